@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TypedDict
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load, try_to_load_from_cache
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from research.runs.base_model import option
+from research.runs.options import is_file
 from research.types import Json
 
 CARD = "README.md"
@@ -123,7 +125,7 @@ def model_card(
     """
     config, metrics, provenance = run.get("config") or {}, run.get("metrics") or {}, run.get("provenance") or {}
     module, data = config.get("model") or {}, (config.get("data") or {}).get("init_args", {})
-    base = base or module.get("init_args", {}).get("model")
+    base = base or option(config, "model.model")
     base_id = hub_id(base)
     results = _results(TASKS[kind], data, metrics)
     header = ModelCardData(
@@ -182,13 +184,6 @@ def read_license(folder: Path) -> License | None:
     return License(**stated) if "license" in stated else None
 
 
-def cached_folder(model: str) -> Path | None:
-    """Return the folder of a hub model in this machine's cache, if its card is there."""
-    name, _, revision = model.partition("@")
-    path = try_to_load_from_cache(name, CARD, revision=revision or None)
-    return Path(path).parent if isinstance(path, str) else None
-
-
 # ---- parts ----------------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +204,7 @@ def _results(task: str, data: dict[str, Json], metrics: dict[str, Json]) -> list
 def _dataset(source: str, split: str | None) -> dict[str, str | None]:
     """The fields of EvalResult that name a data source: hf:NAME[:CONFIG][@REVISION], another source, or a file."""
     if not source.startswith(HUB):
-        name = Path(source).name if _is_file(source) else source
+        name = Path(source).name if is_file(source) else source
         return {"dataset_type": name, "dataset_name": name, "dataset_split": _split(source, split)}
     name, _, revision = source.removeprefix(HUB).partition("@")
     name, _, config = name.partition(":")
@@ -227,11 +222,7 @@ def _hub_datasets(source: object) -> list[str]:
 
 def _split(source: object, split: str | None) -> str | None:
     """The split of a source; None of files, which have none."""
-    return None if not isinstance(source, str) or _is_file(source) else split
-
-
-def _is_file(source: str) -> bool:
-    return ":" not in source and bool(Path(source).suffix)
+    return split if isinstance(source, str) and not is_file(source) else None
 
 
 def _trainer(class_path: str | None) -> list[str]:

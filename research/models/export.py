@@ -11,14 +11,15 @@ from transformers import AutoModelForCausalLM
 
 from research.errors import UserError
 from research.models.adapter_rules import LORA
-from research.models.card import License, RunFacts, cached_folder, hub_id, model_card, read_license
+from research.models.card import License, RunFacts, hub_id, model_card, read_license
 from research.models.contents import ADAPTER_CONFIG, everything_in, read_config
 from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
 from research.models.plain import compare, compare_reranker
 from research.models.policy import load_policy, save_policy
 from research.models.saving import save_cross_encoder, save_dual_encoder, write_router
-from research.models.sources import RANDOM, adapter_base, base_name, resolve
+from research.models.sources import adapter_base, base_name, resolve
+from research.runs.base_model import folder_of, option
 from research.runs.disk import require_space, write_errors
 from research.runs.files import atomic_write, replace_folder, write_json
 from research.runs.folder import RunFolder
@@ -216,11 +217,7 @@ def _run_of(folder: Path) -> RunFacts:
 
 def _license(folder: Path, base: str | None, run: RunFacts) -> License | None:
     """What the model's own card states, or that of its base, of the base's base …: of those that lie on this machine."""
-    base = base or (run.get("config", {}).get("model") or {}).get("init_args", {}).get("model")
-    if (stated := read_license(folder)) or not isinstance(base, str) or base.startswith(RANDOM):
+    if stated := read_license(folder):
         return stated
-    try:
-        place = cached_folder(base) if hub_id(base) else resolve(base)
-    except UserError:  # a folder or package that is gone
-        return None
-    return _license(place, None, _run_of(place)) if place else None
+    place = folder_of({"model": {"model": base or option(run.get("config", {}), "model.model")}})
+    return _license(place, None, _run_of(place)) if place and place.is_dir() else None

@@ -6,6 +6,8 @@ import unicodedata
 
 from research.report.sheets import Cell, Sheet, slug
 
+NARROW_LETTERS, WIDE_LETTERS = " .,:;|!'()[]/ijlft-", "mwMW%±−→×@–"
+"""Letters of other widths than most."""
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -140,16 +142,7 @@ def _natural(sheet: Sheet, i: int) -> float:
 
 def _points(text: str) -> float:
     """Width in Computer Modern of 10 pt, about."""
-    return sum(
-        3.2
-        if letter in " .,:;|!'()[]/ijlft-"
-        else 8
-        if letter in "mwMW%±−→×@" or letter == "\u2013"
-        else 7.2
-        if letter.isupper()
-        else 5.2
-        for letter in text
-    )
+    return sum(3.2 if c in NARROW_LETTERS else 8 if c in WIDE_LETTERS else 7.2 if c.isupper() else 5.2 for c in text)
 
 
 def _wraps(widths: list[float]) -> dict[int, float]:

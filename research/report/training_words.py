@@ -8,6 +8,7 @@ from research.report.numbers import plain, share, signed
 from research.report.systems import Row
 from research.report.tables import NOTHING, title
 from research.report.training import Training
+from research.runs.options import is_file
 from research.types import Json
 
 
@@ -26,11 +27,6 @@ def validated_on(training: Training) -> str:
     if is_file(source):
         return Path(source).name + _slice(split)
     return f"{split} of {val}" if val and split else str(val or split or "")
-
-
-def is_file(source: Json) -> bool:
-    """Whether a source is a file on the disk, which has no named splits."""
-    return isinstance(source, str) and ":" not in source and bool(Path(source).suffix)
 
 
 def _slice(split: Json) -> str:

@@ -154,7 +154,7 @@ def check_retrievers(names: Sequence[str]) -> None:
         seen.add(model)
 
 
-def check_one_dense(option: str, retrievers: Sequence[str | object]) -> None:
+def check_one_dense(option: str, retrievers: Sequence[object]) -> None:
     """Refuse a store of embeddings unless there is exactly one embedding model.
 
     Args:

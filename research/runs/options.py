@@ -1,6 +1,7 @@
 """Configurations and points of sweeps → options by dotted name, as a user types them."""
 
 import json
+from pathlib import Path
 
 from research.runs.printable import printable
 from research.runs.spelling import HOW
@@ -72,6 +73,11 @@ def options_of(values: dict[str, Json]) -> dict[str, Json]:
     for name, value in values.items():
         options |= flat({name: value}) if isinstance(value, dict) else {printable(name): _writable(value)}
     return options
+
+
+def is_file(source: Json) -> bool:
+    """Whether a source of data is a file on the disk, which has no named splits."""
+    return isinstance(source, str) and ":" not in source and bool(Path(source).suffix)
 
 
 def as_key(value: Json) -> str:

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -11,6 +10,7 @@ from research.models.sources import check_name
 from research.runs.class_source import is_ours
 from research.runs.layout import PROVENANCE
 from research.training.option_names import dotted
+from research.types import Json
 
 DATA = ("train", "val", "test", "other", "corpus_file", "queries_file")
 """Options of our data that name files, folders or sources."""
@@ -18,7 +18,7 @@ COMMAND = "research.data.candidates.CandidateData"
 """Says itself how candidates that are not there are made."""
 
 
-def values_of(files: Mapping[str, dict], typed: list[tuple[str, str]]) -> dict[str, Any]:
+def values_of(files: Mapping[str, dict], typed: list[tuple[str, str]]) -> dict[str, Json]:
     """Map each option's dotted name to its value, as far as it is known without importing the classes.
 
     Args:
