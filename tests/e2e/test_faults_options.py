@@ -223,7 +223,7 @@ RANGES = [
         "retrieve",
         "--embeddings store",
         "expected exactly one",
-        "Remove",
+        "Name one",
         "research retrieve --data beir:collection --split test --retriever bm25 --embeddings store --out out",
     ),
 ]
