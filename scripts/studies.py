@@ -138,14 +138,18 @@ def research(*words: str) -> str:
 
 
 def plan(study: Study, threads: int, measure: bool) -> None:
-    """Check every point and say what those that are left will cost, from some real steps."""
-    timed = ["--measure", "--threads", str(threads)] if measure else []
+    """Check every point and say what those that are left will cost: as those that are there did, or from some real steps."""
+    timed = ["--measure", "4", "--kinds", "1", "--threads", str(threads)] if measure and not study.committed else []
     facts = json.loads(research("sweep", "plan", str(study.sweep.path), "--json", *timed))
     name, left = study.sweep.name, [row for row in facts["points"] if row["point"] not in study.committed]
     text = f"{name}: {len(left)} of {len(facts['points'])} points to run"
-    if measure:
+    if timed:
         hours = sum(row["seconds"] * row["devices"] for row in left) / 3600
         text += f", about {hours:.2f} hours of one process, at most {hours * threads:.2f} core-hours"
+    elif measure:
+        text += (
+            f", about {len(left) * study.core_hours / len(study.committed):.2f} core-hours, if they cost what the others did"
+        )
     say(text)
 
 

@@ -1,6 +1,7 @@
 """What a sweep costs, from a few real steps of its points (`sweep plan --measure`)."""
 
 import json
+import statistics
 
 from research.errors import UserError
 from research.runs.plan import PlannedPoint, with_id
@@ -15,7 +16,7 @@ FREE = ("seed_everything", "lr", "weight_decay", "warmup", "decay", "lora_alpha"
 
 
 def measured(
-    points: list[PlannedPoint], steps: int, start: float, program: Program, trials: int | None = None
+    points: list[PlannedPoint], steps: int, start: float, program: Program, trials: int | None = None, kinds: int | None = None
 ) -> tuple[list[PlannedPoint], dict[str, Json]]:
     """The points with `seconds` and `devices`, and what they come to.
 
@@ -25,6 +26,7 @@ def measured(
         start: seconds that a new process needs before its first point.
         program: times the steps.
         trials: of a sweep whose points are samples of what it will run; None: they are all.
+        kinds: how many kinds of points are timed; the others count as the mean of those. None: all.
 
     Raises:
         UserError: a point is no training of ours, or its first steps end in an error.
@@ -38,13 +40,17 @@ def measured(
     for planned in points:
         samples.setdefault(_kind(planned), planned)
     costs: dict[str, dict[str, Json]] = {}
-    for kind in watched(samples):
+    for kind in watched(list(samples)[:kinds]):
         sample = samples[kind]
         try:
             costs[kind] = program.time_steps(ours(with_id(sample.argv, sample.point)), steps)
         except UserError as error:
             raise UserError(f"{as_text(sample.values)}: {error}") from None
-    timed = [planned._replace(facts=planned.facts | costs[_kind(planned)]) for planned in points]
+    other = {
+        "seconds": statistics.mean(cost["seconds"] for cost in costs.values()),
+        "devices": costs[next(iter(costs))]["devices"],
+    }
+    timed = [planned._replace(facts=planned.facts | costs.get(_kind(planned), other)) for planned in points]
     share = 1 if trials is None else trials / len(timed)
     hours = share * sum((planned.facts["seconds"] + start) * planned.facts["devices"] for planned in timed) / 3600
     hours_in_workers = share * sum(planned.facts["seconds"] * planned.facts["devices"] for planned in timed) / 3600
@@ -52,7 +58,7 @@ def measured(
         "hours": hours,
         "hours_in_kept_workers": hours_in_workers,
         "start_seconds": start,
-        "measured": len(samples),
+        "measured": len(costs),
         "steps": steps,
         "trials": trials or len(timed),
     }

@@ -22,7 +22,9 @@ from research.sweeps.trainer import Description, Program
 from research.types import Json
 
 
-def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None = None, as_json: bool = False) -> int:
+def show_plan(
+    sweep: Sweep, program: Program, seed: int = 0, measure: int | None = None, kinds: int | None = None, as_json: bool = False
+) -> int:
     """Check every point, write the plan and print it; the exit code.
 
     Args:
@@ -30,6 +32,7 @@ def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None
         program: see there.
         seed: of a random sweep's draws.
         measure: steps to time of each kind of point; None times none.
+        kinds: how many kinds of points are timed, with `measure`; None: all.
         as_json: print one JSON line.
 
     Raises:
@@ -37,6 +40,8 @@ def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None
     """
     if measure is not None and measure < 1:
         raise UserError(f"--measure {measure}; expected 1 step or more. Correct it.")
+    if kinds is not None and (measure is None or kinds < 1):
+        raise UserError(f"--kinds {kinds}; expected 1 or more, together with --measure. Correct it, or leave it out.")
     folder = folder_of(sweep)
     refuse_other_sweep(folder, sweep, seed)
     seconds: list[float] = []
@@ -58,7 +63,7 @@ def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None
     if measure is not None:
         # the first point also paid for the imports, which every new process pays
         start = max(0.0, seconds[0] - statistics.median(seconds))
-        points, cost = measured(points, measure, start, program, None if sweep.is_exhaustive else sweep.run_cap)
+        points, cost = measured(points, measure, start, program, None if sweep.is_exhaustive else sweep.run_cap, kinds)
     if sweep.is_exhaustive or sweep.overlay:  # a sweep with an overlay lies in its folder alone
         with owned(folder, sweep, seed):
             if sweep.is_exhaustive:

@@ -73,6 +73,9 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     steps = "time some steps of each kind of point (8), and say what the sweep costs"
     group = parser.add_argument_group(CHOICES)
     group.add_argument("--measure", nargs="?", type=int, const=8, metavar="STEPS", help=steps)
+    group.add_argument(
+        "--kinds", type=int, metavar="N", help="time the first N kinds only, with --measure; the rest count as their mean (all)"
+    )
     _add_seed(group)
     group = parser.add_argument_group(COMPUTATION)
     group.add_argument("--threads", type=int, help="of a worker on a CPU, with --measure (torch's own number)")

@@ -385,6 +385,11 @@ def test_measured_steps_say_what_the_sweep_costs(place, research):
     assert not Path("runs").exists() or not list(Path("runs").glob("*/metrics.json"))
     assert "device-hours" in research("sweep", "plan", file, "--measure").out
     assert research("sweep", "plan", file, "--measure", "0").code == 2
+    one = research("sweep", "plan", file, "--measure", "1", "--kinds", "1", "--json").json
+    assert one["cost"]["measured"] == 1
+    assert len({row["seconds"] for row in one["points"]}) == 1  # r of the other kind was not timed
+    assert research("sweep", "plan", file, "--kinds", "1").code == 2
+    assert "--kinds 0" in research("sweep", "plan", file, "--measure", "--kinds", "0").err
     foreign = research("sweep", "plan", sweep({"a": {"values": [1]}}, command=["true", "${args}"]), "--measure")
     assert foreign.code == 2
     assert "is no `research fit`" in foreign.err
