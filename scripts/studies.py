@@ -18,8 +18,10 @@ import contextlib
 import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -81,16 +83,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="train nothing")
     args = parser.parse_args(argv)
     limit = time.monotonic() + 60 * args.minutes
+    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: terminated.set())
     missing, has_trained = 0, False
     for name in args.names or sorted(path.stem for path in SWEEPS.glob("*.yaml")):
         sweep = read_sweep(SWEEPS / f"{name}.yaml")
         study = Study(sweep, folder_of(sweep), STUDIES / name)
         put_back(study)
-        trains = len(study.committed) < sweep.size and not args.report and not (has_trained and time.monotonic() > limit)
+        trains = len(study.committed) < sweep.size and not args.report and not terminated.is_set()
+        trains &= not (has_trained and time.monotonic() > limit)
         if trains or study.committed:  # what a report has of points that are not begun, is their plan
             plan(study, args.threads, measure=trains)
         if trains:
-            has_trained, code = True, train(study, args.threads, limit)
+            has_trained, code = True, train(study, args.threads, limit, terminated)
             if code not in (0, PREEMPTED):
                 return code
         write(study)
@@ -153,15 +158,18 @@ def plan(study: Study, threads: int, measure: bool) -> None:
     say(text)
 
 
-def train(study: Study, threads: int, limit: float) -> int:
-    """Run what is missing in one process, and keep each point as it ends; the exit code of `sweep run`."""
+def train(study: Study, threads: int, limit: float, terminated: threading.Event) -> int:
+    """Run what is missing in one process, and keep each point as it ends; the exit code of `sweep run`.
+
+    A process that is terminated terminates the one that trains, which saves its point.
+    """
     words = ["sweep", "run", str(study.sweep.path), "--threads", str(threads)]
     process = subprocess.Popen([sys.executable, "-m", "research", *words], stdout=subprocess.DEVNULL)
     try:
         while process.poll() is None:
             time.sleep(POLL)
-            if keep(study) and time.monotonic() > limit:
-                process.terminate()  # the next point has only begun
+            if (keep(study) and time.monotonic() > limit) or terminated.is_set():
+                process.terminate()  # at the limit, the next point has only begun
                 break
     except KeyboardInterrupt:
         say("stopping")  # `sweep run` has got the signal too

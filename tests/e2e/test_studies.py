@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,3 +73,17 @@ def test_a_study_goes_on_from_the_repository_alone(place, capfd):
     for name in ("page.html", "table.tex", "table.csv", "wandb_report.json"):
         assert (home / name).stat().st_size > 0
     assert "[tiny](tiny/README.md) | Two seeds | 2 of 2" in Path("docs/studies/README.md").read_text()
+
+
+@pytest.mark.thorough
+def test_a_study_that_is_terminated_leaves_no_training_behind(place):
+    process = subprocess.Popen([sys.executable, str(ROOT / "scripts/studies.py"), "--threads", "1"])
+    ledger = Ledger(Path("runs/sweeps/tiny-quick"))
+    while not (running := [event for event in ledger.events() if event["state"] == "running"]):
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.terminate()
+    assert process.wait(120) == 85
+    ends = [event["state"] for event in ledger.events() if event["point"] == running[0]["point"]][1:]
+    assert ends == ["preempted"] or ends == ["done"]  # on a machine so busy that it had ended before
+    assert len([event for event in ledger.events() if event["state"] == "running"]) == 1  # no other was begun
