@@ -19,8 +19,9 @@ CURVES = "curves.jsonl"  # one line a logged step of a training
 CHECKPOINTS = "checkpoints.json"  # of a training: which ones there are, with their hashes
 SWEEP = "sweep.json"  # in a sweep's folder: whose it is
 WANDB = "wandb.json"  # id of the W&B run, and the names of its summary
+LOCK = "lock"  # held by the command that writes into the folder
 MODEL = "model"  # folder of the best checkpoint: what verbs load
-STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
+STORE_FILES = (LOCK, "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
 LONGEST = 240  # bytes of a name: disks take 255, and a log of the name has an ending
 
 
@@ -68,7 +69,7 @@ def check_store_folder(out: Path, option: str = "--out") -> None:
 
 def leftover(path: Path) -> bool:
     """Whether a path is one that a command leaves when it is killed at its start: the lock, or a temporary file."""
-    return path.name == "lock" or (path.name.startswith(".") and path.name.endswith(".tmp"))
+    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 
 def is_name(text: object) -> bool:

@@ -10,17 +10,16 @@ import contextlib
 import fcntl
 import json
 import os
-import random
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from research.errors import WRONG_INPUT
-from research.runs.locks import lock, open_lock
+from research.runs.locks import is_held, lock, open_lock, try_lock
 from research.types import Json
 
 STATES = ("missing", "running", "preempted", "failed", "diverged", "killed", "pruned", "done", "stale")
@@ -28,7 +27,6 @@ AGAIN = ("missing", "preempted", "failed", "killed")
 """States in which a point is run when the sweep is run again."""
 ATTEMPTS = 3  # of a point that crashes
 FILE = "ledger.jsonl"
-TRIES = 10  # for a claim that is held, half a second together
 NUMBER = int | float
 FIELDS: dict[str, type | UnionType] = {
     **dict.fromkeys(("seconds", "cpu_seconds", "value"), NUMBER),
@@ -136,29 +134,11 @@ class Ledger:
         path = self._claim_file(point)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_lock(path) as stream:
-            yield self._lock_claim(stream, path)
-
-    def _lock_claim(self, stream: IO[bytes], path: Path) -> bool:
-        """Whether this process got the claim. It tries again: is_claimed of another process locks for a moment."""
-        for attempt in range(TRIES):
-            try:
-                lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
-                return True
-            except BlockingIOError:
-                time.sleep(random.random() * 0.01 * (attempt + 1))
-        return False
+            yield try_lock(stream, path)
 
     def is_claimed(self, point: str) -> bool:
         """Whether a process holds the point now."""
-        path = self._claim_file(point)
-        if not path.exists():
-            return False
-        with open_lock(path) as stream:
-            try:
-                lock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
-            except BlockingIOError:
-                return True
-        return False
+        return is_held(self._claim_file(point))
 
     def _claim_file(self, point: str) -> Path:
         return self.folder / "claims" / f"{point}.lock"

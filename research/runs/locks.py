@@ -4,7 +4,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import random
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -12,8 +14,10 @@ from typing import IO
 from research.errors import UserError
 from research.progress import say
 from research.runs.disk import disk_errors
+from research.runs.layout import LOCK
 
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+TRIES = 10  # for a lock that is held, half a second together
 LOCKLESS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}  # EBADF: NFS, of a file only read
 
 
@@ -74,6 +78,29 @@ def lock(stream: IO, how: int, path: Path) -> None:
         ) from error
 
 
+def try_lock(stream: IO, path: Path) -> bool:
+    """Whether this process got the lock. It tries again for some ms: `is_held` of another process locks for a moment."""
+    for attempt in range(TRIES):
+        try:
+            lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+            return True
+        except BlockingIOError:
+            time.sleep(random.random() * 0.01 * (attempt + 1))
+    return False
+
+
+def is_held(path: Path) -> bool:
+    """Whether another process holds the lock of this file now."""
+    if not path.exists():
+        return False
+    with open_lock(path) as stream:
+        try:
+            lock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of this file (made if absent, with its folder); another process that asks for it waits.
@@ -101,7 +128,7 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[None]:
     Raises:
         UserError: with wait=False, another process holds it; or the file system has no locks.
     """
-    path = Path(folder) / "lock"
+    path = Path(folder) / LOCK
     try:
         stream = _opened(path)
     except UserError as error:
@@ -112,9 +139,7 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[None]:
         yield
         return
     with stream:
-        try:
-            lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
-        except BlockingIOError:
+        if not try_lock(stream, path):
             if not wait:
                 raise UserError(
                     f"another command is writing into {folder}; expected to be alone there. Wait for it, or name another --out."

@@ -1,7 +1,7 @@
 """Where the points of a sweep stand: by the ledger, and by the run that lies in a point's folder, whoever has made it.
 
 A worker notes in the ledger what it runs. W&B's agents and a typed `fit --out …/{point}` do not: what they have finished is
-known by its folder, whose name is the point's id.
+known by its folder, whose name is the point's id; what they are training now holds that folder's lock.
 """
 
 from collections import Counter
@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from research.runs.folder import RunFolder
+from research.runs.layout import LOCK
 from research.runs.ledger import STATES, Ledger, Standing
+from research.runs.locks import is_held
 from research.runs.plan import PlannedPoint
 from research.runs.state import is_finished, stale_reason
 from research.sweeps.outcome import outcome_of
@@ -29,6 +31,8 @@ def standings_now(folder: Path, points: list[PlannedPoint], sweep: Sweep) -> dic
         standing, run = standings[planned.point], folder / planned.point
         if standing.state in UNFINISHED and is_finished(run):
             standing = _finished_elsewhere(planned, run, standing, outcome)
+        elif standing.state in UNFINISHED and is_held(run / LOCK):
+            standing = standing._replace(state="running")
         if standing.state in ("done", "pruned"):
             state = "stale" if stale_reason(run, planned.facts.get("data")) else standing.state
             standing = standing._replace(state=state if is_finished(run) else "missing")
@@ -51,7 +55,7 @@ def note_finished(folder: Path, points: list[PlannedPoint], sweep: Sweep) -> Non
     ledger = Ledger(folder)
     noted = ledger.standings([planned.point for planned in points])
     for point, standing in standings_now(folder, points, sweep).items():
-        if noted[point].state in UNFINISHED and standing.state not in UNFINISHED:
+        if noted[point].state in UNFINISHED and standing.state not in (*UNFINISHED, "running"):
             event = {name: value for name, value in standing.last.items() if name not in ("point", "state")}
             ledger.append(point, standing.last["state"], reason="finished by another command", **event)
 

@@ -727,7 +727,7 @@ def test_a_run_says_which_point_ended_with_what_and_how_long_the_rest_takes(plac
 def test_a_point_that_another_command_has_finished_is_done(place, research):
     """As W&B's agents finish them: `fit --out …/{point}`, which notes nothing in the ledger."""
     file = sweep({"model.adapter.r": {"values": [2, 4]}}, metric={"name": "val/loss", "goal": "minimize"})
-    _, second = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
+    first, second = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
     assert research("fit", "-c", "sft.yaml", "--out", "runs/{point}", "--model.adapter.r=4").code == 0
     told = research("sweep", "status", file, "--json").json
     assert told["states"] == {"missing": 1, "done": 1}
@@ -744,6 +744,7 @@ def test_a_point_that_another_command_has_finished_is_done(place, research):
     assert research("sweep", "status", file, "--json").json["states"] == {"missing": 1, "stale": 1}
     Path("runs", second, "provenance.json").write_text(json.dumps(facts))
     # `run` and `submit` note it, and leave it alone
+    from research.runs.locks import exclusive
     from research.runs.plan import read_plan
     from research.sweeps.points import Again, begin_again
     from research.sweeps.spec import read_sweep
@@ -751,6 +752,11 @@ def test_a_point_that_another_command_has_finished_is_done(place, research):
     assert begin_again(read_sweep(Path(file)), Path("runs"), read_plan(Path("runs")), Again(False, False)) == []
     (event,) = map(json.loads, Path("runs/ledger.jsonl").read_text().splitlines())
     assert (event["point"], event["state"], event["reason"]) == (second, "done", "finished by another command")
+    with exclusive(Path("runs", first)):  # as a command that trains it now does
+        assert research("sweep", "status", file, "--json").json["states"] == {"running": 1, "done": 1}
+        left = research("sweep", "worker", file)
+        assert (left.code, f"{first} is being trained by another command" in left.err) == (0, True), left.err
+    assert research("sweep", "status", file, "--json").json["states"] == {"missing": 1, "done": 1}
     assert research("sweep", "worker", file).code == 0
     assert research("sweep", "status", file, "--json").json["states"] == {"done": 2}
     assert [p["attempts"] for p in research("sweep", "status", file, "--json").json["points"]] == [1, 0]
