@@ -207,7 +207,7 @@ def report(study: Study) -> list[str]:
     shutil.rmtree(figures, ignore_errors=True)
     figures.mkdir()
     for path in made.glob("figures/*.svg"):
-        if not path.stem.endswith("-column"):  # the same as narrow as a column
+        if not path.stem.endswith("-column") and not path.stem.startswith("training-"):  # a column wide; of one run
             shutil.copyfile(path, figures / path.name)
     return [
         *([f"Missing: {'; '.join(gone)}."] if gone else []),
