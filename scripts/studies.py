@@ -2,7 +2,7 @@
 """The studies of sweeps/quick: trains the points that are missing, and keeps in docs/studies what they gave.
 
     python scripts/studies.py                                # every study: what is missing of it
-    python scripts/studies.py prefix_tokens --threads 2      # one
+    python scripts/studies.py prefix_tokens --threads 1 --workers 2   # one, two points at a time
     python scripts/studies.py --minutes 60                   # stops as a point ends after an hour; the same command goes on
     python scripts/studies.py --report                       # trains nothing: pages and tables of the points that are there
 
@@ -78,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     """Bring the named studies further; 0 when they are complete, 85 when points are missing, else what a command ended with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of files in sweeps/quick (all)")
-    parser.add_argument("--threads", type=int, default=2, help="of the one process that trains (2)")
+    parser.add_argument("--threads", type=int, default=2, help="of each process that trains (2)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that train, each its own point (1)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no further point is begun")
     parser.add_argument("--report", action="store_true", help="train nothing")
     args = parser.parse_args(argv)
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         if trains or study.committed:  # what a report has of points that are not begun, is their plan
             plan(study, args.threads, measure=trains)
         if trains:
-            has_trained, code = True, train(study, args.threads, limit, terminated)
+            has_trained, code = True, train(study, args.threads, args.workers, limit, terminated)
             if code not in (0, PREEMPTED):
                 return code
         write(study)
@@ -158,12 +159,12 @@ def plan(study: Study, threads: int, measure: bool) -> None:
     say(text)
 
 
-def train(study: Study, threads: int, limit: float, terminated: threading.Event) -> int:
-    """Run what is missing in one process, and keep each point as it ends; the exit code of `sweep run`.
+def train(study: Study, threads: int, workers: int, limit: float, terminated: threading.Event) -> int:
+    """Run what is missing, and keep each point as it ends; the exit code of `sweep run`.
 
-    A process that is terminated terminates the one that trains, which saves its point.
+    A process that is terminated terminates those that train, which save their points.
     """
-    words = ["sweep", "run", str(study.sweep.path), "--threads", str(threads)]
+    words = ["sweep", "run", str(study.sweep.path), "--threads", str(threads), "--workers", str(workers)]
     process = subprocess.Popen([sys.executable, "-m", "research", *words], stdout=subprocess.DEVNULL)
     try:
         while process.poll() is None:
