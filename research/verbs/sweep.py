@@ -6,8 +6,7 @@
   research sweep submit sweeps/lora_r_alpha.yaml --throttle 8 --time 2:00:00      # to SLURM, to Kubernetes, or to W&B's agents
   research sweep status sweeps/lora_r_alpha.yaml            # where each point stands
 
-`research sweep STEP --help` shows a step's options. The same file serves W&B: `wandb sweep sweeps/lora_r_alpha.yaml`, then
-`wandb agent`.
+`research sweep STEP --help` shows a step's options. The same file serves W&B: `wandb sweep FILE`, then `wandb agent`.
 """
 
 import argparse
@@ -70,12 +69,10 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     _add_overlay(parser)
-    steps = "time some steps of each kind of point (8), and say what the sweep costs"
     group = parser.add_argument_group(CHOICES)
-    group.add_argument("--measure", nargs="?", type=int, const=8, metavar="STEPS", help=steps)
-    group.add_argument(
-        "--kinds", type=int, metavar="N", help="time the first N kinds only, with --measure; the rest count as their mean (all)"
-    )
+    cost = "time some steps of each kind of point (8), and say what the sweep costs"
+    group.add_argument("--measure", nargs="?", type=int, const=8, metavar="STEPS", help=cost)
+    group.add_argument("--kinds", type=int, metavar="N", help="of points to time, with --measure; the rest count as their mean")
     _add_seed(group)
     group = parser.add_argument_group(COMPUTATION)
     group.add_argument("--threads", type=int, help="of a worker on a CPU, with --measure (torch's own number)")
