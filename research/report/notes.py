@@ -20,7 +20,8 @@ def notes(folders: list[RunFolder], trainings: list[Training]) -> list[str]:
 
 
 def _data_notes(metrics: dict[str, Json]) -> list[str]:
-    split, notes = metrics["split"], []
+    split = metrics["split"]
+    notes = [f"Leak: {warning}." for warning in metrics.get("warnings") or []]  # models that know these queries
     if left_out := metrics.get("unscorable"):
         more = f" and {len(left_out) - LISTED:,} more" if len(left_out) > LISTED else ""
         notes.append(

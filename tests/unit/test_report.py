@@ -246,9 +246,11 @@ def test_leaks_skipped_rows_and_unscorable_queries_are_told(tmp_path):
         tmp_path / "r",
         {"dense": stage(A, "Dense")},
         unscorable=["q7"],
+        warnings=["runs/a was trained on 4 of these 4 queries (mine.csv): its numbers are too high"],
         notes={"leaks": leaks, "skipped_rows": {"empty text": 3}},
     )
     said = " ".join(notes.notes(read_systems([path]).folders, []))
+    assert said.startswith("Leak: runs/a was trained on 4 of these 4 queries (mine.csv): its numbers are too high.")
     for part in (
         "1 query of 4 without any relevant document",
         "q7",
