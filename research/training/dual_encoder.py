@@ -179,8 +179,7 @@ def gather_rows(module: L.LightningModule, rows: Tensor) -> tuple[Tensor, int]:
     """Gather the rows of all ranks with their gradient, in rank order; ranks may have different numbers of rows.
 
     The gradient of a gathered row flows back to the rank that made it, summed over the losses of all ranks. DDP then
-    averages the ranks, so that with each rank's loss over its own queries the result is the single process's gradient:
-    no factor of the world size is missing or too many.
+    averages over the ranks, which the window undoes (training/step.py): the result is the single process's gradient.
 
     Args:
         module: knows the ranks.

@@ -1,4 +1,4 @@
-"""Who may import whom (the table of the README), checked on the source; and every module imports."""
+"""Who may import whom (the table of docs/architecture.md), checked on the source; and every module imports."""
 
 import ast
 import importlib
