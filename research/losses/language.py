@@ -35,7 +35,9 @@ def token_losses(
     scale: float = 1.0,
     softcap: float | None = None,
 ) -> TokenLosses:
-    """−(1 − ε) log p(label) − ε/V Σ_v log p(v) with p = softmax(z), z = scale · (W h + b), then softcap · tanh(z / softcap).
+    """Compute the cross-entropy of each labelled token, with label smoothing.
+
+    −(1 − ε) log p(label) − ε/V Σ_v log p(v) with p = softmax(z), z = scale · (W h + b), then softcap · tanh(z / softcap).
 
     The (N, V) logits are never held at once, forward or backward. Where the output layer is frozen, the forward already
     computes ∂loss/∂h, (N, H): the loss of a token depends on its own h alone, so the backward is a multiplication.
@@ -65,7 +67,7 @@ LOSSES: dict[str, Callable[..., TokenLosses]] = {"cross_entropy": token_losses}
 
 @torch.no_grad()
 def kl_divergence(hidden: Tensor, head: dict, reference_hidden: Tensor, reference_head: dict) -> Tensor:
-    """(N,) KL(p ‖ p_ref) over the vocabulary at each position, in nats; without gradient.
+    """Compute KL(p ‖ p_ref) over the vocabulary at each position, (N,), in nats, without gradient.
 
     Args:
         hidden, reference_hidden: (N, H) last hidden states of both models at the same positions.

@@ -22,7 +22,7 @@ from torch.nn.functional import logsigmoid, relu
 def sigmoid(
     chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor, smoothing: float = 0.0
 ) -> Tensor:
-    """−(1 − ε) log σ(β h) − ε log σ(−β h).
+    """Compute DPO's loss, with label smoothing (cDPO): −(1 − ε) log σ(β h) − ε log σ(−β h).
 
     Args:
         smoothing: ε in [0, 0.5), the share of pairs believed to be labelled the wrong way round; 0 is DPO, above it cDPO.
@@ -34,7 +34,7 @@ def sigmoid(
 
 
 def hinge(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor) -> Tensor:
-    """max(0, 1 − β h).
+    """Compute the hinge loss on β h: max(0, 1 − β h).
 
     Source: SLiC-HF, Zhao et al. 2023, on the pairs of DPO.
     """
@@ -42,7 +42,7 @@ def hinge(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, 
 
 
 def ipo(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor) -> Tensor:
-    """(h̄ − 1 / (2 β))², h̄ of log-ratios divided by their completion's tokens.
+    """Compute IPO's squared loss: (h̄ − 1 / (2 β))², where h̄ takes log-ratios per token of their completion.
 
     Source: IPO, Azar et al. 2023, Eq. 17 (τ is beta); its authors average over tokens.
     """
@@ -50,7 +50,7 @@ def ipo(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, re
 
 
 def sigmoid_norm(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor) -> Tensor:
-    """−log σ(β h̄), h̄ of log-ratios divided by their completion's tokens: length-normalised DPO.
+    """Compute length-normalised DPO's loss: −log σ(β h̄), where h̄ takes log-ratios per token of their completion.
 
     Source: Tülu 3, Lambert et al. 2024, Eq. 6.
     """

@@ -1,6 +1,6 @@
 """Test whether two methods differ when both the seeds and the queries are drawn again.
 
-The wider claim, and the dearer one. Of the components of a run's value on a query,
+Of the components of a run's value on a query,
 
     y_msq = μ_m + S_ms + Q_q + (MQ)_mq + e_msq          method m, seed s, query q
 
@@ -39,7 +39,7 @@ FEW_QUERIES = 10  # below this 6% false positives also at 10 seeds
 
 
 def seeds_and_queries_test(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> MethodComparison:
-    """t' of crossed random effects, with Cochran and Cox's weighted critical value.
+    """Test a difference of means over random seeds and queries, by t' with Cochran and Cox's weighted critical value.
 
     u_s = s_a² / n_a + s_b² / n_b             over seed means; Welch's df ν_s
     u_q = var_q(b̄_q − ā_q) / Q                over per-query differences of the methods' means; df Q − 1

@@ -52,7 +52,9 @@ class Anova(NamedTuple):
 
 
 def variance_parts(values: np.ndarray) -> dict[Axes, float]:
-    """Functional ANOVA with equal weights: f = f_∅ + Σ_U f_U, and Var f = Σ_U Var f_U over the non-empty subsets U of axes.
+    """Split the variance of a grid by functional ANOVA, all weights equal.
+
+    f = f_∅ + Σ_U f_U, and Var f = Σ_U Var f_U over the non-empty subsets U of axes.
 
     f_U is the mean over the other axes, less all f_T of T ⊂ U. The shares of Hutter et al. are these over Var f.
 
@@ -77,8 +79,9 @@ def variance_parts(values: np.ndarray) -> dict[Axes, float]:
 
 
 def anova(values: np.ndarray, blocked: bool = False, order: int = 2) -> Anova:
-    """F tests of main effects and interactions over replicates; the model holds every interaction, so that the residual is
-    the spread of replicates within a setting, and no interaction hides in it.
+    """Test main effects and interactions over replicates by F tests.
+
+    The model holds every interaction, so that the residual is the spread of replicates within a setting alone.
 
     Supposes equal spreads in all settings, and independent replicates (or, blocked, replicates that share an additive shift).
 
