@@ -101,6 +101,11 @@ def is_held(path: Path) -> bool:
     return False
 
 
+def is_in_use(folder: Path) -> bool:
+    """Whether another process holds this folder as `exclusive` does."""
+    return is_held(folder / LOCK)
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of this file (made if absent, with its folder); another process that asks for it waits.

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from research.runs.folder import RunFolder
-from research.runs.layout import LOCK
 from research.runs.ledger import STATES, Ledger, Standing
-from research.runs.locks import is_held
+from research.runs.locks import is_in_use
 from research.runs.plan import PlannedPoint
 from research.runs.state import is_finished, stale_reason
 from research.sweeps.outcome import outcome_of
@@ -31,7 +30,7 @@ def standings_now(folder: Path, points: list[PlannedPoint], sweep: Sweep) -> dic
         standing, run = standings[planned.point], folder / planned.point
         if standing.state in UNFINISHED and is_finished(run):
             standing = _finished_elsewhere(planned, run, standing, outcome)
-        elif standing.state in UNFINISHED and is_held(run / LOCK):
+        elif standing.state in UNFINISHED and is_in_use(run):
             standing = standing._replace(state="running")
         if standing.state in ("done", "pruned"):
             state = "stale" if stale_reason(run, planned.facts.get("data")) else standing.state

@@ -13,9 +13,8 @@ from pathlib import Path
 from research.errors import DIVERGED, INTERRUPTED, PREEMPTED, UserError
 from research.progress import say
 from research.runs.disk import disk_errors
-from research.runs.layout import LOCK
 from research.runs.ledger import Ledger, is_due
-from research.runs.locks import is_held
+from research.runs.locks import is_in_use
 from research.runs.plan import PlannedPoint, as_written, points_so_far, read_plan, startable, with_id
 from research.runs.state import is_finished
 from research.sweeps.command import ours
@@ -121,7 +120,7 @@ def run_point(
         state = "killed" if standing.state == "running" else standing.state
         if not is_due(standing._replace(state=state)):
             return None
-        if is_held(ledger.folder / planned.point / LOCK):
+        if is_in_use(ledger.folder / planned.point):
             say(f"{planned.point} is being trained by another command, and is left to it")
             return None
         with disk_errors(ledger.path):  # at its start a point costs nothing yet
