@@ -143,7 +143,7 @@ class CandidateData(RetrievalData):
         super().__init__(batch_size, chunk_overhead, drop_last, workers, skip_bad_rows, seed)
         check_columns(columns)
         if (
-            not train.startswith("hf:")
+            not train.startswith(("hf:", "rows:"))
             and not any(Path(name.strip()).exists() for name in [train, *train.split(",")])
             and (not glob.has_magic(train))
         ):

@@ -102,9 +102,9 @@ class PairData(RetrievalData):
     """Training pairs and the collections that the model is validated and tested on.
 
     Args:
-        train: data source (builtin:stdlib, beir:PATH, hf:NAME), or training rows: a file (*.jsonl, *.json, *.csv, *.tsv,
-            *.parquet, each but the last also .gz), several with commas between, a folder, or hf:NAME[:CONFIG][@REVISION]; of
-            `research mine`, or in a shape of docs/retrieval-data.md.
+        train: data source (builtin:stdlib, beir:PATH, rows:FILE, hf:NAME), or training rows, which are all trained on: a file
+            (*.jsonl, *.json, *.csv, *.tsv, *.parquet, each but the last also .gz), several with commas between, a folder, or
+            hf:NAME[:CONFIG][@REVISION]; of `research mine`, or in a shape of docs/retrieval-data.md.
         train_split: of the source, hub set or folder.
         val: data source of the validation; None takes `train`.
         val_split: None trains without validation.
@@ -158,8 +158,8 @@ class PairData(RetrievalData):
         rows = holds_rows(train)
         if rows and val is None and (val_split or (test_split and test is None)):
             raise UserError(
-                f"train={train} is a file of training rows, which has no splits to validate on; expected "
-                "val=SOURCE with it, or val_split=null and test_split=null. Name the source."
+                f"train={train} is a file of training rows, which has no splits to validate on; expected train=rows:{train}, "
+                "which holds rows out for dev and test, val=SOURCE, or val_split=null and test_split=null. Write one of them."
             )
         options = RowOptions(columns, positive_from, corpus_file, queries_file)
         self.queries, self.corpus, self.fingerprint = load_training(

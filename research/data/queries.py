@@ -14,10 +14,11 @@ from research.data.equality import Copies, known_relevant
 from research.data.folds import assign_folds, fold_of, parse_fold
 from research.data.hub import is_collection
 from research.data.positives import positives_of
+from research.data.row_source import add_documents, read_splits
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.shapes.columns import Columns
 from research.data.shapes.reading import read_training
-from research.data.sources import check_relevant, load
+from research.data.sources import check_relevant, check_split, load
 from research.data.tables import is_table
 from research.errors import UserError
 from research.progress import say
@@ -90,14 +91,18 @@ def load_training(
     Raises:
         UserError: as the readers do; or no query is left.
     """
+    misplaced = [name for name, value in options._asdict().items() if value is not None]
     if holds_rows(train):
         queries, corpus, fingerprint = _from_rows(train, split, skip_bad_rows, options)
+    elif misplaced:
+        cure = f"Write {train},query=COLUMN,positive=COLUMN" if train.startswith("rows:") else "Leave it out"
+        raise UserError(
+            f"data.{misplaced[0]} is for training rows alone, and {train} is a source with splits; expected it with a file or "
+            f"a hub set of rows. {cure}."
+        )
+    elif train.startswith("rows:"):
+        queries, corpus, fingerprint = _from_split(train, split, skip_bad_rows)
     else:
-        if misplaced := [name for name, value in options._asdict().items() if value is not None]:
-            raise UserError(
-                f"data.{misplaced[0]} is for training rows, and {train} is a collection; expected it with a file or a "
-                "hub set of rows. Leave it out."
-            )
         data = check_relevant(load(train, split, skip_bad_rows, SKIPPING_IN_TRAINING))
         queries, corpus, fingerprint = _from_collection(data), data.corpus, data.fingerprint
     queries = join_known(queries, corpus)
@@ -192,32 +197,34 @@ def _from_collection(data: Collection) -> list[TrainingQuery]:
 def _from_rows(
     train: str, split: str | None, skip_bad_rows: bool, options: RowOptions
 ) -> tuple[list[TrainingQuery], Corpus, str]:
+    """Read a file or hub set, all of whose rows are trained on."""
     if options.positive_from is not None and not math.isfinite(options.positive_from):
         raise UserError(f"data.positive_from={options.positive_from}; expected a finite number. Correct it.")
     bad = BadRows(skip_bad_rows, SKIPPING_IN_TRAINING)
-    corpus: dict[str, Document] = {}
     rows = read_training(train, split, bad, *options)
-    for row in rows:
-        _add(corpus, row, train)
+    queries, corpus = _with_documents(rows, train)
     bad.say_counts(train)
     path = Path(train)
     fingerprint = hash_file(path) if path.is_file() else hash_strings(map(repr, rows))
     if any(value is not None for value in options):
         fingerprint = hash_json([fingerprint, hash_strings(map(repr, rows))])
-    return (
-        [TrainingQuery(row.query_id, row.query, list(row.positives), list(row.negatives)) for row in rows],
-        corpus,
-        fingerprint,
-    )
+    return queries, corpus, fingerprint
 
 
-def _add(corpus: dict[str, Document], row: Triplets, source: str) -> None:
-    for doc_id, doc in (row.positives | row.negatives).items():
-        if corpus.setdefault(doc_id, doc) != doc:
-            raise UserError(
-                f"{source}: document {doc_id!r} has another text in query {row.query_id!r} than before; expected "
-                "one text an id. Give different texts different ids."
-            )
+def _from_split(train: str, split: str | None, skip_bad_rows: bool) -> tuple[list[TrainingQuery], Corpus, str]:
+    """Read the rows of one split of `rows:…`, with the negatives that a Collection would not hold."""
+    check_split(train, name := split or "train")
+    bad = BadRows(skip_bad_rows, SKIPPING_IN_TRAINING)
+    rows = read_splits(train, bad)[name]
+    bad.say_counts(train)
+    return *_with_documents(rows, train), hash_strings(map(repr, rows))
+
+
+def _with_documents(rows: list[Triplets], source: str) -> tuple[list[TrainingQuery], Corpus]:
+    corpus: dict[str, Document] = {}
+    for row in rows:
+        add_documents(corpus, row, source)
+    return [TrainingQuery(row.query_id, row.query, list(row.positives), list(row.negatives)) for row in rows], corpus
 
 
 class RetrievalData(BaseDataModule):

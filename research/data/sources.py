@@ -1,10 +1,10 @@
-"""One resolver for data: `builtin:NAME` (stdlib, stdlib-small, packages), `beir:PATH`, `hf:NAME[@REVISION]` → Collection."""
+"""One resolver for data: `builtin:NAME` (stdlib, stdlib-small, packages), `beir:PATH`, `rows:FILE`, `hf:NAME[@REVISION]`."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from research.data import stdlib
+from research.data import row_source, stdlib
 from research.data.beir import beir_splits, read_beir
 from research.data.hub import load_hub
 from research.data.qrels import check_qrels
@@ -33,14 +33,23 @@ def parse_source(name: str) -> tuple[str, str]:
         UserError: unknown kind, nothing after the colon, unknown builtin, or a BEIR folder that is not there.
     """
     kind, _, rest = name.partition(":")
+    if kind == "rows" and rest:
+        row_source.parse_rows(name)
+        return kind, rest
+    if is_table(name) and not Path(name).is_dir():
+        raise UserError(
+            f"data source {name!r} is a file without its kind; expected rows:{name} for rows of a query and what is relevant "
+            "to it. Write that."
+        )
     if name and Path(name).is_dir():
         raise UserError(
-            f"data source {name!r} is a folder without its kind; expected beir:{name} for a BEIR folder. Write that."
+            f"data source {name!r} is a folder without its kind; expected beir:{name} for a BEIR folder, "
+            f"rows:{name} for one of training rows. Write that."
         )
     if kind not in ("builtin", "beir", "hf") or not rest:
         raise UserError(
-            f"data source {name!r} is not known; expected {', '.join(f'builtin:{known}' for known in BUILTIN)}, beir:PATH or "
-            "hf:NAME[@REVISION]."
+            f"data source {name!r} is not known; expected {', '.join(f'builtin:{known}' for known in BUILTIN)}, beir:PATH, "
+            "rows:FILE or hf:NAME[@REVISION]."
         )
     if kind == "builtin" and rest not in BUILTIN:
         raise UserError(f"builtin data {rest!r} is not known; {suggest(rest, BUILTIN)}.")
@@ -61,7 +70,7 @@ def check_source(name: str) -> None:
     Raises:
         UserError: no such BEIR folder, or no such file of rows.
     """
-    if name.startswith("beir:"):
+    if name.startswith(("beir:", "rows:")):
         parse_source(name)
     elif is_table(name):
         for part in parts_of(name) or [name]:
@@ -76,7 +85,10 @@ def check_split(name: str, split: str) -> None:
         UserError: the source has no such split; those it has are listed.
     """
     kind, rest = parse_source(name)
-    splits = ["train", "dev", "test"] if kind == "builtin" else beir_splits(Path(rest)) if kind == "beir" else [split]
+    if kind == "rows":
+        splits = row_source.parse_rows(name).splits
+    else:
+        splits = ["train", "dev", "test"] if kind == "builtin" else beir_splits(Path(rest)) if kind == "beir" else [split]
     if split not in splits:
         raise _no_split(name, split, splits)
 
@@ -85,7 +97,7 @@ def load(name: str, split: str, skip_bad_rows: bool = False, option: str = SKIPP
     """Read a source and take one split of it.
 
     Args:
-        name: builtin:NAME | beir:PATH | hf:NAME[@REVISION].
+        name: builtin:NAME | beir:PATH | rows:FILE | hf:NAME[@REVISION].
         split: a qrels file of the source.
         skip_bad_rows: leave rows that break their format out (counted in `notes`) instead of refusing them.
         option: how the user asks for that.
@@ -165,6 +177,8 @@ def load_source(name: str, bad: BadRows) -> Source:
     kind, rest = parse_source(name)
     if kind == "builtin":
         return Source(*stdlib.collection(BUILTIN[rest]()))
+    if kind == "rows":
+        return Source(*row_source.collection(name, bad))
     source = Source(*(read_beir(Path(rest), bad) if kind == "beir" else load_hub(rest, bad)))
     checked = {
         split: check_qrels(f"{name} split {split}", qrels, source.corpus, source.queries, bad)

@@ -55,7 +55,7 @@ def is_table(source: str | Sequence[str]) -> bool:
     named = source.lower().removesuffix(".gz").endswith(ENDINGS) or glob.has_magic(source) or Path(source).is_dir()
     if "," in source and not named:
         named = all(is_table(name.strip()) for name in source.split(",") if name.strip())
-    return named and not source.startswith(("hf:", "builtin:", "beir:"))
+    return named and not source.startswith(("hf:", "builtin:", "beir:", "rows:"))
 
 
 def splits_of(source: str | Sequence[str]) -> list[str]:
@@ -160,19 +160,20 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
     """
     by_split: dict[str, list[Path]] = {}
     for path in _inside(folder):
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path.name).lower()
-        for split, pattern in SPLIT_WORDS.items():
-            if re.search(rf"(^|[-._ 0-9])({pattern})(set|data|split)?([-._ 0-9]|$)", name):
-                by_split.setdefault(split, []).append(path)
-                break
-        else:
-            by_split.setdefault("", []).append(path)
+        by_split.setdefault(split_in(path.name) or "", []).append(path)
     if (rest := by_split.pop("", [])) and by_split:
         raise UserError(
             f"{folder}: {next(iter(by_split.values()))[0].name} is named after a split and {rest[0].name} is not; "
             "expected all of them to be, or none. Name the files that are meant, with commas between."
         )
     return by_split
+
+
+def split_in(file: str) -> str | None:
+    """Return the split that a file is named after (train, validation, test), as datasets tells them; None without one."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", file).lower()
+    words = SPLIT_WORDS.items()
+    return next((s for s, word in words if re.search(rf"(^|[-._ 0-9])({word})(set|data|split)?([-._ 0-9]|$)", name)), None)
 
 
 def _of_splits(folder: str, split: str | None, bad: BadRows, arrays: bool) -> Rows:

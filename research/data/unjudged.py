@@ -121,7 +121,7 @@ def load_unjudged(name: str, split: str | None, skip_bad_rows: bool = False, que
     """Load corpus and queries of a source; no judgements are needed.
 
     Args:
-        name: builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION].
+        name: builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | rows:FILE | hf:NAME[@REVISION].
         split: the queries that this one judges; None takes all of the source.
         skip_bad_rows: leave malformed rows out, counted.
         queries: read them too; else there are none.
@@ -134,7 +134,7 @@ def load_unjudged(name: str, split: str | None, skip_bad_rows: bool = False, que
         return data.corpus, data.queries
     kind, rest = parse_source(name)
     bad = BadRows(skip_bad_rows)
-    if kind == "builtin":
+    if kind in ("builtin", "rows"):
         corpus, asked, _ = load_source(name, bad)
     else:
         corpus, asked = read_beir_texts(Path(rest), bad, queries) if kind == "beir" else load_hub_texts(rest, bad, queries)

@@ -20,8 +20,8 @@ import argparse
 import json
 from pathlib import Path
 
+from research.data.row_source import queries_trained_on
 from research.data.rows import BadRows
-from research.data.shapes.reading import queries_trained_on
 from research.data.sources import check_relevant, check_split, load_source, take
 from research.errors import UserError
 from research.models.sources import check_name

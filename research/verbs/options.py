@@ -27,7 +27,7 @@ def add_data(parser: argparse.ArgumentParser, split: bool = True) -> argparse._A
 
 def add_source(group: argparse._ArgumentGroup, required: bool = True) -> None:
     """Declare --data."""
-    kinds = "builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION]"
+    kinds = "builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | rows:FILE | hf:NAME[@REVISION]"
     group.add_argument("--data", required=required, metavar="SOURCE", help=kinds)
 
 

@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from research.data.shapes.reading import queries_trained_on
+from research.data.row_source import queries_trained_on
 from research.data.sources import check_relevant, check_split, load
 from research.errors import UserError
 from research.metrics import scores

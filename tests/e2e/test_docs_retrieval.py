@@ -21,7 +21,7 @@ COMMANDS = [line for kind, _, block in BLOCKS if kind == "sh" for line in block.
 
 
 def test_docs_have_rows_and_blocks():
-    assert (len(ROWS), len(COMMANDS), len(BLOCKS)) == (14, 5, 7)
+    assert (len(ROWS), len(COMMANDS), len(BLOCKS)) == (14, 7, 8)
     for example in EXAMPLES:  # each shape that a reader knows has its row
         assert any(type(row) is type(example) and {*example} <= {*row} for row in ROWS), example
 
@@ -56,7 +56,7 @@ def test_command_runs(research, collection, tiny_bert, tmp_path, monkeypatch, co
     Path("model").symlink_to(tiny_bert)
     Path("configs").mkdir(exist_ok=True)
     Path("configs/dual_encoder.yaml").write_text(DUAL)
-    Path("faq.csv").write_text('Frage,Antwort\n"who, then?",the weaver\nand who?,her sister\n')
+    Path("faq.csv").write_text("Frage,Antwort\n" + "".join(f'"who, then, {n}?",weaver {n}\n' for n in range(40)))
     Path("run.json").write_text(json.dumps({f"q{i}": {f"d{i}": 1.0} for i in (0, 2)}))
     Path("run.trec").write_text("".join(f"q{i} Q0 d{i} 1 1.5 x\n" for i in (0, 2, 4)))
     result = research(*shlex.split(command)[1:])

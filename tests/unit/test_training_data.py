@@ -162,7 +162,7 @@ def test_validation_on_a_sample_keeps_every_judged_document(collection):
         ({"hard_negatives": 2}, "holds none; expected a triplets file. Make one: research mine"),
         ({"train_split": "nowhere"}, "'nowhere'"),
         ({"val_split": "nowhere"}, "'nowhere'"),
-        ({"train": "negatives.jsonl"}, "has no splits to validate on; expected val=SOURCE"),
+        ({"train": "negatives.jsonl"}, "has no splits to validate on; expected train=rows:negatives.jsonl"),
         ({"train": "negatives.jsonl", "val": "builtin:stdlib"}, "negatives.jsonl"),
     ],
 )

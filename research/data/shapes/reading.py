@@ -1,7 +1,7 @@
 """Reads a source of training rows into one Triplets for each query, whatever the shape of its rows."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from research.data.rows import BadRows
@@ -185,20 +185,3 @@ def _usable(by_query: dict[str, Triplets], source: str) -> list[Triplets]:
     if both:
         say(f"{source}: {both:,} negatives are positives of the same query in other rows; they are positives")
     return usable
-
-
-def queries_trained_on(options: Mapping[str, object]) -> set[str]:
-    """Return the query texts of a training's rows; none if the rows are not from a file that still exists.
-
-    Args:
-        options: of its data section.
-    """
-    train, split = options.get("train"), options.get("train_split")
-    if not isinstance(train, str) or not Path(train).is_file():
-        return set()
-    given = {name: options.get(name) for name in ("columns", "positive_from", "corpus_file", "queries_file")}
-    try:
-        return {row.query for row in read_training(train, split if split and "[" in split else None, BadRows(True), **given)}
-    except UserError as error:
-        say(f"{train}, which a model here was trained on, cannot be read any more ({error}): its queries are not compared")
-        return set()
