@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import re
+import shlex
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -108,7 +109,10 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: damaged after line {number} ({error}); expected a whole gzip file. Copy it again.") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{number}: not UTF-8 ({error}); expected UTF-8 text. Convert the file first.") from None
+        raise UserError(
+            f"{path}:{number}: not UTF-8 ({error}); expected UTF-8 text. Convert the file: iconv -f latin1 -t utf-8 "
+            f"{shlex.quote(str(path))} > NEW_FILE (if it is Latin-1, the usual other one)."
+        ) from None
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror}; expected a readable file. Check the path and its permissions."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from research.data.beir import DOC_IDS, QUERY_IDS, collect_corpus, collect_queries, read_beir_texts
 from research.data.hub import load_hub_texts
-from research.data.passages import TEXT_ENDINGS, Cut, is_text, name_of, read_passages
+from research.data.passages import TEXT_ENDINGS, Cut, is_text, name_of, read_passages, refuse_other_kinds
 from research.data.rows import BadRows, read_lines
 from research.data.shapes.triples import is_triples
 from research.data.sources import check_not_blank, load, load_source, parse_source
@@ -37,7 +37,8 @@ def read_corpus(
 
     Rows of .jsonl, .json, .csv, .tsv (also .gz) and .parquet have `_id` or `id`, `title` and `text`, or the columns that
     `columns` names; rows without an id are known by `file#row`. A .txt file has a passage a line (`file#line`). Of an .md file,
-    and of a folder of .txt and .md files, each file is a document, cut to passages (`file#passage`).
+    and of a folder of .txt and .md files, each file is a document, cut to passages (`file#passage`);
+    linked subfolders are read too. `.files` of such a corpus maps an id to its file.
 
     Args:
         source: the file or folder; of tables also a pattern, or several with commas between.
@@ -58,13 +59,16 @@ def read_corpus(
         'About bees'
     """
     path, bad = Path(source), BadRows(skip_bad_rows)
+    tables = [p.name for p in path.iterdir() if is_table(str(p)) and p.is_file()] if path.is_dir() else []
     if is_text(path):
-        if path.is_dir() and (tables := [p.name for p in path.iterdir() if is_table(str(p)) and p.is_file()]):
+        if tables:
             raise UserError(
                 f"{source} holds text files and tables ({tables[0]}); expected one kind of them. Name the file that is meant, "
                 f"{path / tables[0]} say, or a folder of text files alone."
             )
         corpus = read_passages(path, (cut or Cut()).check(), bad)
+    elif path.is_dir() and not tables:
+        refuse_other_kinds(path, ", ".join(ENDINGS))
     else:
         corpus = collect_corpus(_rows(source, CORPUS, columns, bad), bad)
     bad.say_counts(str(source))

@@ -175,11 +175,21 @@ def as_corpus(corpus: Sequence[str] | Mapping[str, str | Document]) -> Corpus:
     return documents
 
 
-def result_lines(ranking: Ranking, queries: Queries, corpus: Corpus, texts: bool = False) -> Iterator[dict]:
-    """Yield a mapping for each query: id, text, and hits with rank (from 1), id, score, title and, on request, text."""
+def result_lines(
+    ranking: Ranking, queries: Queries, corpus: Corpus, texts: bool = False, files: Mapping[str, str] | None = None
+) -> Iterator[dict]:
+    """Yield a mapping for each query: id, text, and hits with rank (from 1), id, score, title and, on request, text.
+
+    Args:
+        ranking: as `search` gives it.
+        queries, corpus: what was searched.
+        texts: put each document's text into its hit.
+        files: document → its file, which goes into its hit.
+    """
     for query, docs in ranking.items():
         hits = [
             {"rank": rank, "id": doc, "score": score, "title": corpus[doc].title}
+            | ({"file": files[doc]} if files else {})
             | ({"text": corpus[doc].text} if texts else {})
             for rank, (doc, score) in enumerate(docs.items(), 1)
         ]

@@ -4,11 +4,13 @@
   research search --corpus passages.jsonl --queries questions.txt --retriever bm25 --retriever runs/mine --out hits.jsonl
   research search --data beir:my_folder --query "a" --query "b" --pretty
 
-A line is {"query_id", "query", "hits": [{"rank", "id", "score", "title"}, …]}, best first; --texts adds each hit's text.
+A line is {"query_id", "query", "hits": [{"rank", "id", "score", "title"}, …]}, best first; --texts adds each hit's text. Where
+--corpus is text files, a hit also has "file", its path in that folder.
 
 --corpus takes .jsonl, .json, .csv, .tsv (also .gz) and .parquet with the columns _id (or id), title and text (rows without
-an id are known by file#row); .txt, a passage a line (file#line); .md, and a folder of .txt and .md files, each a document
-that is cut to passages (file#passage). --queries takes the same tables with _id and text, or .txt, a query a line.
+an id are known by file#row); .txt, a passage a line (file#line); .md, and a folder of .txt and .md files (linked subfolders
+too), each a document that is cut to passages (file#passage). --queries takes the same tables with _id and text, or .txt, a
+query a line.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import json
 import shutil
 from pathlib import Path
 
-from research.data.passages import Cut
+from research.data.passages import Cut, Passages
 from research.data.sources import check_split, parse_source
 from research.data.unjudged import load_unjudged, read_corpus, read_queries
 from research.errors import UserError
@@ -78,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
     use_device(args.device)
     ranking = search(queries, corpus, retrievers, top_k=args.top_k, store=args.store, cache=args.cache, **reranking, **settings)
-    lines = result_lines(ranking, queries, corpus, args.texts or args.pretty)
+    files = corpus.files if isinstance(corpus, Passages) else None
+    lines = result_lines(ranking, queries, corpus, args.texts or args.pretty, files)
     width = shutil.get_terminal_size().columns
     text = readable(lines, width) if args.pretty else (json.dumps(line, ensure_ascii=False) for line in lines)
     if args.out is None:

@@ -66,7 +66,16 @@ def test_numbers_are_those_of_retrieve(research, collection, tiny_bert, tiny_rer
             (doc, pytest.approx(score, abs=1e-5)) for doc, score in retrieved[line["query_id"]][:3]
         ]
     assert len(lines(free)) == 8
-    assert [line for line in lines(free) if line["query_id"] in retrieved] == lines(judged)
+    for line, alike in zip([line for line in lines(free) if line["query_id"] in retrieved], lines(judged), strict=True):
+        assert hits(line) == pytest.approx(hits(alike), abs=1e-5)  # other queries beside it in a batch: other last bits
+
+
+def test_a_hit_in_a_folder_names_its_file(research, tmp_path):
+    (tmp_path / "notes/deep").mkdir(parents=True)
+    (tmp_path / "notes/deep/on bees.md").write_text("# Bees\nbees make honey")
+    (line,) = lines(research("search", "--corpus", tmp_path / "notes", "--query", "honey", "--retriever", "bm25"))
+    (hit,) = line["hits"]
+    assert (hit["id"], hit["file"], hit["title"]) == ("deep/on_bees.md#1", "deep/on bees.md", "Bees")
 
 
 def test_a_reranker_reads_deeper_than_what_is_shown(research, passages, tiny_reranker):

@@ -127,7 +127,45 @@ def test_a_folder_of_texts_is_cut_to_passages(write, tmp_path, capsys):
     err = capsys.readouterr().err
     assert "6 passages of up to 3 words (overlap 1) from 3 files" in err
     assert "hold no word and are left out, empty.txt for example" in err
-    assert "left out (.pdf)" in err
+    assert "1 files of other kinds are left out (.pdf); .txt and .md are read" in err
+
+
+def test_linked_folders_are_read_once_and_never_in_a_circle(write, tmp_path):
+    write("notes/a/one.md", "one")
+    write("elsewhere/two.md", "two")
+    for link, to in (("linked", "elsewhere"), ("again", "elsewhere"), ("circle", "notes"), ("a/up", "notes/a")):
+        (tmp_path / "notes" / link).symlink_to(tmp_path / to, target_is_directory=True)
+    assert [*read_corpus(tmp_path / "notes")] == ["a/one.md#1", "again/two.md#1"]
+
+
+def test_a_folder_without_texts_says_what_is_read_and_how_to_convert(write, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty holds no file; expected \.txt and \.md files, or one table"):
+        read_corpus(tmp_path / "empty")
+    write("papers/a.pdf", "x")
+    write("papers/deep/b.pdf", "x")
+    with pytest.raises(UserError, match=r"papers holds 2 files, none of a kind that is read \(\.pdf\); .*pdftotext FILE\.pdf"):
+        read_corpus(tmp_path / "papers")
+    write("site/a.html", "x")
+    with pytest.raises(UserError, match=r"\(\.html\); expected \.txt and \.md .*pandoc -t plain"):
+        read_corpus(tmp_path / "site")
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "passage"),
+    [
+        ("# Bees\n", "a", "# Bees"),  # the heading is all there is: it stays the text, and the file gives the title
+        ("# Bees\nmake honey", "Bees", "# Bees\nmake honey"),
+    ],
+)
+def test_a_heading_is_the_title_of_what_follows_it(write, text, title, passage):
+    assert read_corpus(write("a.md", text)) == {"a.md#1": Document(title, passage)}
+
+
+def test_the_file_of_a_passage_is_known(write, tmp_path):
+    write("notes/deep/a b.txt", "one two")
+    assert read_corpus(tmp_path / "notes").files == {"deep/a_b.txt#1": "deep/a b.txt"}
+    assert read_corpus(write("lines.txt", "one\ntwo\n")).files == {"lines.txt#1": "lines.txt", "lines.txt#2": "lines.txt"}
 
 
 @pytest.mark.parametrize(
@@ -141,6 +179,8 @@ def test_a_folder_of_texts_is_cut_to_passages(write, tmp_path, capsys):
         (" \n", Cut(9, 2), []),
         ("蜜蜂酿蜜", Cut(2, 0), ["蜜蜂", "酿蜜"]),
         ("a  b\n\nc", Cut(2, 1), ["a  b", "b\n\nc"]),
+        ("a " + "x" * 100 + " b", Cut(2, 0), ["a " + "x" * 100, "x" * 100 + " b"]),  # as long as a word may be
+        ("0123456789" * 12, Cut(1, 0), [*["0123456789"] * 2, "0123456789" * 10]),  # 2 pieces, and what a word may be
     ],
 )
 def test_passages_overlap_and_lose_no_word(text, cut, passages):
@@ -158,8 +198,14 @@ def test_what_cannot_be_a_folder_of_passages_is_refused(write, tmp_path):
         read_corpus(tmp_path / "two")
     write("bad/a.md", "x")
     (tmp_path / "bad/b.md").write_bytes(b"\xff")
-    with pytest.raises(UserError, match=r"b\.md:1: not UTF-8"):
+    with pytest.raises(UserError, match=r"b\.md:1: not UTF-8.*iconv -f latin1 -t utf-8 \S*b\.md.*--skip-bad-rows to leave"):
         read_corpus(tmp_path / "bad")
+    for name in ("alone.md", "alone.txt", "alone.csv"):  # nothing would be left of them
+        (tmp_path / name).write_bytes(b"text\n\xff")
+        for skip in (False, True):
+            with pytest.raises(UserError, match=rf"{name}:2: not UTF-8.*iconv -f latin1 -t utf-8 ") as refused:
+                read_corpus(tmp_path / name, skip_bad_rows=skip)
+            assert "skip-bad-rows" not in str(refused.value)
     assert [*read_corpus(tmp_path / "bad", skip_bad_rows=True)] == ["a.md#1"]
     for cut, message in ((Cut(0, 0), "--passage-words 0"), (Cut(5, 5), "expected 0 to 4")):
         with pytest.raises(UserError, match=message):
