@@ -130,6 +130,8 @@ def as_arguments(message: str, function: Callable) -> str:
 
     def argument(match: re.Match) -> str:
         name = match[1].replace("-", "_")
+        if name.startswith("no_") and name.removeprefix("no_") in names:
+            return f"{name.removeprefix('no_')}=False"
         return f"{name}{'=' if match[2] else ''}" if name in names else match[0]
 
     return re.sub(r"(?<![\w-])--([a-z][a-z0-9-]*)( (?=-?[\d.]))?", argument, message)

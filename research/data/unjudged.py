@@ -66,11 +66,16 @@ def read_corpus(
                 f"{source} holds text files and tables ({tables[0]}); expected one kind of them. Name the file that is meant, "
                 f"{path / tables[0]} say, or a folder of text files alone."
             )
+        _refuse_columns(source, columns)
+        if path.name.lower().endswith(".txt") and path.is_file():
+            _refuse_cut(source, cut, "line")
         corpus = read_passages(path, (cut or Cut()).check(), bad)
     elif path.is_dir() and not tables:
         refuse_other_kinds(path, ", ".join(ENDINGS))
     else:
-        corpus = collect_corpus(_rows(source, CORPUS, columns, bad), bad)
+        rows = _rows(source, CORPUS, columns, bad)
+        _refuse_cut(source, cut, "row")
+        corpus = collect_corpus(rows, bad)
     bad.say_counts(str(source))
     if not any(doc.content.strip() for doc in corpus.values()):
         raise UserError(f"{source} holds no text to search; expected one document or more. Name another file.")
@@ -101,6 +106,7 @@ def read_queries(source: str | Path, columns: dict[str, str] | None = None, skip
     """
     path, bad = Path(source), BadRows(skip_bad_rows)
     if path.name.lower().endswith(".txt"):
+        _refuse_columns(source, columns)
         queries = {name_of(path.name, where): text.strip() for where, text in read_lines(path)}
     else:
         queries = collect_queries(_rows(source, QUERIES, columns, bad), bad)
@@ -108,6 +114,22 @@ def read_queries(source: str | Path, columns: dict[str, str] | None = None, skip
     if not queries:
         raise UserError(f"{source} holds no query; expected one or more. Add some.")
     return queries
+
+
+def _refuse_columns(source: str | Path, columns: dict[str, str] | None) -> None:
+    if columns is not None:
+        raise UserError(
+            f"columns {columns} are named, and {source} is text, which has none; expected a table ({', '.join(ENDINGS)}). "
+            "Name none."
+        )
+
+
+def _refuse_cut(source: str | Path, cut: Cut | None, unit: str) -> None:
+    if cut is not None:
+        raise UserError(
+            f"{source} has a passage a {unit}, and --passage-words {cut.words} --passage-overlap {cut.overlap} cut .md files "
+            "and folders of texts; expected one of these with them. Leave both out."
+        )
 
 
 def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = False) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ def check_generation(given: Mapping[str, object]) -> None:
     """Refuse options out of their range.
 
     Args:
-        given: temperature and top_p; limit, max_new_tokens, max_prompt_tokens and batch_size where they are not None.
+        given: temperature and top_p; limit, seed, max_new_tokens, max_prompt_tokens and batch_size where they are not None.
 
     Raises:
         UserError: as said.
@@ -25,4 +25,9 @@ def check_generation(given: Mapping[str, object]) -> None:
     if top_p < 1 and not temperature:
         raise UserError(
             f"--top-p {top_p} without --temperature: nothing is drawn; expected both, or neither. Pass --temperature 1, say."
+        )
+    if (seed := given.get("seed")) is not None and not temperature:
+        raise UserError(
+            f"--seed {seed} without --temperature: nothing is drawn; expected both, or neither. Pass --temperature 1, say, or "
+            "leave --seed out."
         )

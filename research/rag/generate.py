@@ -47,7 +47,7 @@ def generate(
     max_prompt_tokens: int = PROMPT_TOKENS,
     temperature: float = 0.0,
     top_p: float = 1.0,
-    seed: int = 0,
+    seed: int | None = None,
     batch_size: int = BATCH,
 ) -> list[str]:
     """Answer prompts by a language model.
@@ -60,7 +60,7 @@ def generate(
         max_prompt_tokens: the longest prompt.
         temperature: 0 takes the most likely token; above it tokens are drawn.
         top_p: of a draw, the smallest set of tokens with that much probability.
-        seed: of the draws.
+        seed: of the draws, 0 where it is None; only where tokens are drawn.
         batch_size: prompts at a time.
 
     Returns:
@@ -78,7 +78,7 @@ def generate(
     if not asked:
         raise UserError("there is no prompt; expected one or more. Give some.")
     given = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens, "batch_size": batch_size}
-    check_generation(given | {"temperature": temperature, "top_p": top_p})
+    check_generation(given | {"temperature": temperature, "top_p": top_p, "seed": seed})
     policy = model if isinstance(model, Policy) else load_lm(model)
     turns = [[user(prompt)] if isinstance(prompt, str) and not raw else prompt for prompt in asked]
     ids = [prompt_ids(policy.model.tokenizer, turn, policy.base) for turn in turns]
@@ -89,7 +89,7 @@ def generate(
                 f"prompts[{number}] has {len(row)} tokens; expected 1 to {room}. Shorten it, raise --max-prompt-tokens "
                 f"{max_prompt_tokens}, or lower --max-new-tokens {max_new_tokens}."
             )
-    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+    decoding = Decoding(max_new_tokens, temperature, top_p, seed or 0)
     return [answer.text for answer in generate_ids(policy.model, ids, decoding, batch_size)]
 
 

@@ -12,8 +12,9 @@ from research.models.dual_encoder import DualEncoder
 from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
 from research.retrieval.encode import encode_texts
-from research.retrieval.named import EncoderOptions, check_encoder, check_known, encoder_settings
+from research.retrieval.named import EncoderOptions, check_choices, check_encoder, check_known, encoder_settings
 from research.retrieval.store import Store, build_store, store_key
+from research.retrieval.used import check_lengths
 
 
 class Embedder:
@@ -85,7 +86,9 @@ def load_encoder(model: str, precision: str = "fp32", **options: Unpack[EncoderO
         (2, 32)
     """
     check_known(options, EncoderOptions)
+    check_choices(options | {"precision": precision})
     check_encoder(options)
+    check_lengths(options)
     return Embedder(model, precision, encoder_settings(options))
 
 

@@ -13,6 +13,7 @@ from research.retrieval.named import (
     BOUNDS,
     RetrievalOptions,
     check_bm25,
+    check_choices,
     check_encoder,
     check_range,
     check_reranking,
@@ -20,6 +21,7 @@ from research.retrieval.named import (
     named_options,
 )
 from research.retrieval.options import Options
+from research.retrieval.used import check_default_index, check_used
 from research.types import Collection
 
 TOP_K = 100  # documents retrieved, `retrieve`'s default: fused positions are then those of its ranking
@@ -95,6 +97,7 @@ def mining_of(
     Raises:
         UserError: no query has a relevant document, or a fold has no query.
     """
+    check_default_index(given, len(data.corpus))
     data = with_positives(data)
     first, last = parse_ranks(given["ranks"])
     retrievers = given["retriever"]
@@ -132,7 +135,9 @@ def check_mining(given: Mapping[str, object]) -> tuple[int, int]:
     check_range(given, BOUNDS)
     check_encoder(given)
     check_bm25(given)
+    check_choices(given)
     check_retrievers(given["retriever"])
+    check_used(given, given["retriever"], given.get("reranker"))
     positions, needed = last - first + 1, max(TOP_K, last)
     if given.get("negatives") is not None and not 1 <= given.get("negatives") <= positions:
         raise UserError(

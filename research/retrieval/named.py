@@ -74,6 +74,21 @@ BOUNDS = {
     "ef_construction": (1, 10**9),
     "index_threads": (1, 1024),
 }
+DEFAULTS = {name: getattr(Options, FIELDS.get(name, name)) for name in (*BOUNDS, "bm25_k1", "bm25_b", "precision")} | {
+    "bm25_tokenizer": DEFAULT.tokenizer
+}
+"""What an option is where it is not given; None in a command line and in Python alike, so that one without a use is refused."""
+CHOICES = {
+    "index": ("exact", "hnsw"),
+    "precision": ("fp32", "bf16"),
+    "pooling": ("mean", "cls", "last"),
+    "similarity": ("cosine", "dot"),
+}
+
+
+def with_defaults(given: Mapping[str, object]) -> dict[str, object]:
+    """Fill in the options that were not given."""
+    return {name: DEFAULTS.get(name) if value is None else value for name, value in given.items()}
 
 
 def named_options(**given: Unpack[RetrievalOptions]) -> dict[str, object]:
@@ -84,6 +99,7 @@ def named_options(**given: Unpack[RetrievalOptions]) -> dict[str, object]:
     """
     given = {name: value for name, value in given.items() if value is not None}
     check_known(given, RetrievalOptions)
+    check_choices(given)
     check_range(given, BOUNDS)
     check_encoder(given)
     check_bm25(given)
@@ -97,6 +113,13 @@ def check_known(given: Mapping[str, object], known: type[EncoderOptions]) -> Non
     """Refuse an option that a TypedDict does not name."""
     if unknown := [name for name in given if name not in known.__annotations__]:
         raise UserError(f"option {unknown[0]!r} is not known; {suggest(unknown[0], known.__annotations__)}. Correct it.")
+
+
+def check_choices(given: Mapping[str, object]) -> None:
+    """Refuse a value that is none of an option's; one that was not given passes."""
+    for name, known in CHOICES.items():
+        if (value := given.get(name)) is not None and value not in known:
+            raise UserError(f"--{name} {value!r} is not known; {suggest(str(value), known)}. Correct it.")
 
 
 def encoder_settings(given: Mapping[str, object]) -> dict[str, object]:
@@ -131,7 +154,8 @@ def check_encoder(given: Mapping[str, object]) -> None:
 
 def check_bm25(given: Mapping[str, object]) -> None:
     """Refuse BM25's options out of their range."""
-    k1, b = given.get("bm25_k1", Options.k1), given.get("bm25_b", Options.b)
+    given = DEFAULTS | {name: value for name, value in given.items() if value is not None}
+    k1, b = given["bm25_k1"], given["bm25_b"]
     if not 0 <= k1 <= 1000 or not 0 <= b <= 1:  # NaN is in neither range
         raise UserError(
             f"--bm25-k1 {k1} --bm25-b {b}; expected k1 from 0 to 1,000 and b from 0 to 1. Leave them out to take the defaults."

@@ -9,7 +9,7 @@ from research.models.sources import MINILM
 from research.retrieval.candidates import known_relevant
 from research.retrieval.mine import Miner
 from research.retrieval.mining import check_mining, mining_of
-from research.retrieval.named import RetrievalOptions
+from research.retrieval.named import RetrievalOptions, check_known
 from research.retrieval.search import as_corpus, as_queries
 from research.runs.hashes import hash_strings
 from research.runs.layout import cache_folder
@@ -78,6 +78,7 @@ def mine_negatives(
         "reranker_max_length": reranker_max_length,
         **options,
     }
+    check_known(options, RetrievalOptions)
     check_mining(given)
     if textless := [query for split in (qrels, *judged) for query in split if query not in queries]:
         raise UserError(f"query {textless[0]!r} is judged and has no text; expected it among the queries. Add it.")

@@ -6,6 +6,8 @@ from pathlib import Path
 from research.errors import UserError
 from research.retrieval.terms import DEFAULT, Terms
 
+EXACT_UP_TO = 100_000  # documents; beyond, HNSW is the default
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:

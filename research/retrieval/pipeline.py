@@ -14,7 +14,7 @@ from typing import NamedTuple
 from research.data.rankings import read_run, write_run
 from research.progress import say
 from research.retrieval.embedder import Embedder
-from research.retrieval.options import Options
+from research.retrieval.options import EXACT_UP_TO, Options
 from research.retrieval.rerank import Scorer
 from research.retrieval.stages import Dense, Fused, Lexical, Reranked, Texts
 from research.runs.hashes import hash_json, hash_strings
@@ -25,7 +25,6 @@ from research.types import Collection, Ranking
 Part = Lexical | Dense | Fused | Reranked
 Compute = Callable[[], tuple[Ranking, dict]]
 """Computes a stage: its ranking and its facts."""
-EXACT_UP_TO = 100_000  # documents; beyond, HNSW is the default
 
 
 class Stage(NamedTuple):

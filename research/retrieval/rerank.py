@@ -11,7 +11,7 @@ from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
 from research.progress import bar, say
 from research.retrieval.encode import TOKEN_BUDGET, plan_batches
-from research.retrieval.named import check_encoder
+from research.retrieval.named import check_choices, check_encoder
 from research.types import Corpus, Queries, Ranking
 
 WINDOW = 2**14  # pairs tokenised and sorted by length together
@@ -68,6 +68,7 @@ def load_reranker(
         >>> reranker.score(["who makes honey?"] * 2, ["bees make honey", "flour is ground"]).shape
         (2,)
     """
+    check_choices({"precision": precision})
     check_encoder({"max_length": max_length, "token_budget": token_budget})
     return Scorer(model, precision, max_length, token_budget)
 

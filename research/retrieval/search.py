@@ -8,10 +8,11 @@ from typing import Unpack
 from research.errors import UserError
 from research.models.sources import MINILM
 from research.retrieval.embedder import Embedder
-from research.retrieval.named import RetrievalOptions, check_reranking, check_retrieval, named_options
+from research.retrieval.named import RetrievalOptions, check_choices, check_reranking, check_retrieval, named_options
 from research.retrieval.options import Options
 from research.retrieval.pipeline import Pipeline
 from research.retrieval.rerank import Scorer, rerank_top
+from research.retrieval.used import check_default_index, check_used
 from research.runs.layout import cache_folder
 from research.types import Collection, Corpus, Document, Queries, Ranking
 
@@ -65,7 +66,12 @@ def search(
     """
     queries, corpus = as_queries(queries), as_corpus(corpus)
     retrievers = [retriever] if isinstance(retriever, str | Embedder) else list(retriever)
-    check_retrieval(retrievers, store=store, reranker=reranker, depth=depth, mix=mix, top_k=top_k)
+    check_retrieval(
+        retrievers, store=store, reranker=reranker, depth=depth, mix=mix, reranker_max_length=reranker_max_length, top_k=top_k
+    )
+    named = named_options(**options)
+    check_used(options | {"reranker_max_length": reranker_max_length}, retrievers, reranker)
+    check_default_index(options, len(corpus))
     candidates = max(
         top_k,
         FUSED if len(retrievers) > 1 else 0,  # what each retriever ranks low may still move the fused ranking's top
@@ -78,7 +84,7 @@ def search(
         depth=depth or DEPTH,
         mix=mix or 0.0,
         reranker_max_length=reranker_max_length,
-        **named_options(**options),
+        **named,
     )
     pipeline = Pipeline(collection, retrievers, cache_folder(cache and Path(cache)), settings, reranker)
     *_, last = pipeline.compute()
@@ -93,7 +99,7 @@ def rerank(
     *,
     depth: int = DEPTH,
     mix: float = 0.0,
-    precision: str = "fp32",
+    precision: str | None = None,
     reranker_max_length: int | None = None,
 ) -> Ranking:
     """Re-order the top of a ranking by a cross-encoder, which reads query and document together.
@@ -104,7 +110,7 @@ def rerank(
         reranker: by name, or as `load_reranker` gives it.
         depth: documents a query that it reads, the highest scores; those below keep their order.
         mix: λ, the share of the score in `ranking`, 0 to 1.
-        precision: "fp32" | "bf16", of a reranker that is loaded here.
+        precision: "fp32" (where it is None) | "bf16", of a reranker that is loaded here.
         reranker_max_length: tokens of a pair, of a reranker that is loaded here; None takes the model's own.
 
     Returns:
@@ -122,12 +128,19 @@ def rerank(
     """
     queries, corpus = as_queries(queries), as_corpus(corpus)
     check_reranking({"reranker": reranker, "depth": depth, "mix": mix})
+    loading = {"precision": precision, "reranker_max_length": reranker_max_length}
+    check_choices(loading)
+    check_used(loading, [], reranker)
     for query, docs in ranking.items():
         lacking = next((doc for doc in docs if doc not in corpus), None)
         if query not in queries or lacking is not None:
             kind, name = ("query", query) if query not in queries else ("document", lacking)
             raise UserError(f"{kind} {name!r} of the ranking has no text; expected it among those given. Add it.")
-    scorer = reranker if isinstance(reranker, Scorer) else Scorer(reranker, precision, reranker_max_length, None)
+    scorer = (
+        reranker
+        if isinstance(reranker, Scorer)
+        else Scorer(reranker, precision or Options.precision, reranker_max_length, None)
+    )
     best_first = {
         query: dict(sorted(docs.items(), key=lambda pair: (pair[1], pair[0]), reverse=True)) for query, docs in ranking.items()
     }

@@ -15,6 +15,8 @@ from research.data.unjudged import load_texts
 from research.errors import UserError
 from research.models.sources import check_name
 from research.retrieval.named import check_encoder, encoder_settings
+from research.retrieval.options import Options
+from research.retrieval.used import check_tower_used
 from research.runs.layout import check_store_folder
 from research.verbs import options
 
@@ -36,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tower == "query" and args.split is None:
         raise UserError("--tower query needs --split: the queries of which split? Pass --split test, say.")
     check_encoder(vars(args))
+    check_tower_used(vars(args), args.tower)
     parse_source(args.data)
     if args.split is not None:
         check_split(args.data, args.split)
@@ -49,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from research.retrieval.store import hash_texts
 
     use_device(args.device)
-    embedder = Embedder(args.model, args.precision, encoder_settings(vars(args)))
-    facts = {"source": args.data, "precision": args.precision}
+    embedder = Embedder(args.model, args.precision or Options.precision, encoder_settings(vars(args)))
+    facts = {"source": args.data, "precision": embedder.precision}
     store = embedder.store(args.out, ids, texts, args.tower, hash_texts(ids, texts), args.token_budget, facts)
     if args.json:
         summary = {name: store.meta[name] for name in ("count", "dim", "seconds", "resumed_batches", "key")}

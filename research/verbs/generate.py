@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-prompt-tokens", type=int, default=1024, help="longer prompts are left out, counted (1024)")
     group.add_argument("--temperature", type=float, default=0.0, help="0: the most likely token; above: draws (0)")
     group.add_argument("--top-p", type=float, default=1.0, help="of a draw (1)")
-    group.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    group.add_argument("--seed", type=int, help="of the draws (0)")
     group = parser.add_argument_group(options.COMPUTATION)
     group.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the weights (fp32)")
     group.add_argument("--batch-size", type=int, default=16, help="prompts of equal length at a time (16)")
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         questions = read_questions(args.data, args.split, args.limit, args.skip_bad_rows, columns)
     if args.out is not None:
         require_space(open_run_folder(args.out), 2**20, "a run folder")
-    decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed)
+    decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed or 0)
     asking = Asking(decoding, args.precision, args.max_prompt_tokens, args.batch_size)
     by_model = answer_all(args.model, questions, asking)
     if args.out is not None:
@@ -94,6 +94,12 @@ def _check(args: argparse.Namespace) -> None:
             f"--split {args.split} of {args.data}, a file without splits; expected none, or a slice of its rows. "
             f"Leave it out, or pass --split '{args.split}[:100]'."
         )
+    for names, needed in ((("split", "columns", "skip_bad_rows"), "data"), (("raw",), "prompts")):
+        for name in names:
+            if (value := getattr(args, name)) not in (None, False) and getattr(args, needed) is None:
+                option = f"--{name.replace('_', '-')}"
+                shown = option if value is True else f"{option} {value}"
+                raise UserError(f"{shown} is for --{needed}; expected it with that. Leave {option} out, or name --{needed}.")
     check_generation(vars(args))
 
 

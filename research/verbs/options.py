@@ -77,7 +77,6 @@ def add_computation(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--precision",
         choices=["fp32", "bf16"],
-        default="fp32",
         help="fp32 (default, for reported numbers) or bf16 (faster where the hardware has it)",
     )
     group.add_argument("--token-budget", type=int, help="tokens of one batch, padding included (4096 on a CPU, 65536 on a GPU)")
@@ -89,17 +88,14 @@ def add_index(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare how retrievers search; a verb may add options of its own to the group."""
     group = parser.add_argument_group("index")
     group.add_argument("--index", choices=["exact", "hnsw"], help="default: exact up to 100,000 documents, else hnsw")
-    group.add_argument("--ef", type=int, default=200, help="width of HNSW's search, ≥ the documents asked for (200)")
-    group.add_argument("--hnsw-m", type=int, default=16, help="links a node (16)")
-    group.add_argument("--ef-construction", type=int, default=200, help="width of HNSW's search while building (200)")
-    group.add_argument(
-        "--index-threads", type=int, default=1, help="threads that build HNSW; only 1 (default) gives the same index twice"
-    )
-    group.add_argument("--bm25-k1", type=float, default=1.2, help="saturation of the term frequency (1.2)")
-    group.add_argument("--bm25-b", type=float, default=0.75, help="normalisation by document length (0.75)")
+    group.add_argument("--ef", type=int, help="width of HNSW's search, ≥ the documents asked for (200)")
+    group.add_argument("--hnsw-m", type=int, help="links a node (16)")
+    group.add_argument("--ef-construction", type=int, help="width of HNSW's search while building (200)")
+    group.add_argument("--index-threads", type=int, help="threads that build HNSW; only 1 (default) gives the same index twice")
+    group.add_argument("--bm25-k1", type=float, help="saturation of the term frequency (1.2)")
+    group.add_argument("--bm25-b", type=float, help="normalisation by document length (0.75)")
     group.add_argument(
         "--bm25-tokenizer",
-        default="words",
         metavar="NAME",
         help="terms: words (default), characters or bigrams (in scripts without blanks, elsewhere words) "
         "or regex:PATTERN (each match)",

@@ -27,8 +27,10 @@ from research.retrieval.named import (
     check_range,
     check_reranking,
     check_retrievers,
+    with_defaults,
 )
 from research.retrieval.options import Options
+from research.retrieval.used import check_default_index, check_used
 from research.runs.disk import require_space
 from research.runs.folder import RunFolder
 from research.runs.layout import cache_folder, open_run_folder
@@ -77,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     require_space(out, 2**20, "a run folder")
     _check_same_data(args)
     data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
+    check_default_index(vars(args), len(data.corpus))
     say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 
     # torch takes seconds to import: only once the command and its data are known to be right
@@ -94,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
         if unscorable:
             note = f"{args.mean}, in which {len(unscorable)} queries without a relevant document count 0"
             data = data._replace(notes=data.notes | {"mean": note})
-    given = {name: value for name, value in vars(args).items() if name not in ("run", "command", "json", "device")}
+    given = {
+        name: value for name, value in with_defaults(vars(args)).items() if name not in ("run", "command", "json", "device")
+    }
     scored = retrieve(
         Retrieval(
             data=data,
@@ -163,9 +168,9 @@ def _check_numbers(args: argparse.Namespace) -> None:
                 f"warning: {name} looks further than the {args.top_k} documents that --top-k keeps; what lies beyond counts as "
                 "not found"
             )
-    if args.index == "hnsw" and args.ef < (retrieved := args.top_k + args.drop_self):
+    if args.index == "hnsw" and (ef := args.ef or Options.ef) < (retrieved := args.top_k + args.drop_self):
         more = ", with the document that --drop-self drops," if args.drop_self else ""
-        raise UserError(f"top_k={retrieved}{more} exceeds ef={args.ef}; pass --ef {retrieved} or more.")
+        raise UserError(f"top_k={retrieved}{more} exceeds ef={ef}; pass --ef {retrieved} or more.")
     check_bm25(vars(args))
     check_reranking(vars(args), ("depth", "mix", "mix_split", "reranker_max_length"))
     if args.mix_split is not None and (args.mix is not None or args.mix_split == args.split):
@@ -185,6 +190,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
             f"--embeddings {args.embeddings} does not exist; expected a store that `research encode` made. Check the path."
         )
     check_retrievers(args.retriever)
+    check_used(vars(args), args.retriever, args.reranker)
 
 
 def _print(args: argparse.Namespace, scored: dict[str, Scores], metric: str) -> None:

@@ -25,9 +25,19 @@ from research.errors import UserError
 from research.models.sources import MINILM, check_name
 from research.progress import say
 from research.retrieval.named import check_retrieval, named_options
+from research.retrieval.used import check_default_index, check_used
 from research.runs.files import atomic_write
 from research.types import Corpus, Queries
 from research.verbs import options
+
+NEEDED = {
+    "split": "data",
+    "columns": "corpus",
+    "query_columns": "queries",
+    "passage_words": "corpus",
+    "passage_overlap": "corpus",
+}
+"""Option → the one that it belongs to."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--columns", metavar="JSON", help='role → column of --corpus: {"id": "nr", "title": "head", "text": "body"}'
     )
     group.add_argument("--query-columns", metavar="JSON", help='role → column of --queries: {"id": "nr", "text": "ask"}')
-    group.add_argument("--passage-words", type=int, default=Cut().words, help="words of a document's passages (150)")
-    group.add_argument("--passage-overlap", type=int, default=Cut().overlap, help="words that follow each other share (30)")
+    group.add_argument("--passage-words", type=int, help="words of a document's passages (150)")
+    group.add_argument("--passage-overlap", type=int, help="words that follow each other share (30)")
     options.add_skipping(group)
     options.add_retriever(group, "several are fused", MINILM)
     group = parser.add_argument_group(options.OUTPUT)
@@ -67,12 +77,14 @@ def run(args: argparse.Namespace) -> int:
     reranking = {name: getattr(args, name) for name in ("reranker", "depth", "mix", "reranker_max_length")}
     check_retrieval(retrievers, top_k=args.top_k, store=args.store, **reranking)
     named_options(**(settings := options.retrieval_options(args)))
+    check_used(vars(args), retrievers, args.reranker)
     for name in (*retrievers, args.reranker):
         if name not in ("bm25", None):
             check_name(name)
     if args.out is not None and args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder; expected a file. Name {args.out / 'hits.jsonl'}, say.")
     corpus, queries = _read(args)
+    check_default_index(settings, len(corpus))
 
     # torch takes seconds to import: only once the command and its data are known to be right
     from research.models.inference import use_device
@@ -100,13 +112,15 @@ def _read(args: argparse.Namespace) -> tuple[Corpus, Queries]:
     has_queries = args.queries is not None or args.query is not None
     if has_queries or args.corpus is not None:
         _one_of(args, ("queries", "query"), "what is asked")
-    for name, needed in (("split", "data"), ("columns", "corpus"), ("query_columns", "queries")):
+    for name, needed in NEEDED.items():
         if getattr(args, name) is not None and (getattr(args, needed) is None or (name == "split" and has_queries)):
             option = f"--{name.replace('_', '-')}"
             alone = ", and without --queries and --query" if name == "split" else ""
             raise UserError(f"{option} {getattr(args, name)}; expected it with --{needed}{alone}. Leave {option} out.")
     columns, query_columns = (options.named_columns(given) for given in (args.columns, args.query_columns))
-    cut = Cut(args.passage_words, args.passage_overlap).check()
+    lengths = {"words": args.passage_words, "overlap": args.passage_overlap}
+    lengths = {name: value for name, value in lengths.items() if value is not None}
+    cut = Cut(**lengths).check() if lengths else None
     asked: Queries = {f"q{number}": text for number, text in enumerate(args.query or (), 1)}
     if blank := next((name for name, text in asked.items() if not text.strip()), None):
         raise UserError(f"--query {asked[blank]!r} is blank; expected a text. Correct it, or leave it out.")

@@ -620,7 +620,58 @@ MINING = [
     ),
 ]
 
-ROWS = [*WRONG_TYPE, *UNKNOWN_NAMES, *EMPTY, *RANGES, *PLACES, *QUICKSTART_PLACES, *RERANKING, *MINING]
+BM25_ALONE = "{verb} --data beir:collection --split test --retriever bm25 --out out{end}"
+UNUSED = [
+    *(
+        Row("wrong value", f"{flags} without a use, {verb}", verb, f"{shown or flags} is for", expected, cure, command)
+        for options, expected, cure in (
+            (("--index exact", "--index hnsw", "--ef 300"), "a model as --retriever", "Name one, or leave --"),
+            (("--hnsw-m 8", "--ef-construction 90", "--index-threads 2"), "a model as --retriever", "Name one, or leave --"),
+            (("--max-length 16", "--query-max-length 16", "--doc-max-length 16"), "a model as --retriever", "leave --"),
+            (("--query-prompt x", "--doc-prompt x", "--pooling cls"), "a model as --retriever", "leave --"),
+            (("--similarity dot", "--normalize", "--no-normalize"), "a model as --retriever", "leave --"),
+            (("--precision fp32", "--token-budget 512", "--device cpu"), "a model as --retriever", "leave --"),
+            (("--doc-max-length 16 --reranker ./reranker",), "a reranker has --reranker-max-length", "leave --"),
+        )
+        for flags in options
+        for verb, end in (("retrieve", ""), ("mine", "/negatives.jsonl"))
+        for shown in (flags.partition(" --reranker")[0],)
+        for command in (f"research {BM25_ALONE.format(verb=verb, end=end)} {flags}",)
+    ),
+    *(
+        Row("wrong value", f"{flags} without a use", verbs, value, expected, cure, flags)
+        for flags, verbs, value, expected, cure in (
+            ("--bm25-k1 1.2", RETRIEVERS, "--bm25-k1 1.2 is for bm25", "--retriever bm25", "Name it, or leave --bm25-k1 out"),
+            ("--bm25-b 0.3", RETRIEVERS, "--bm25-b 0.3 is for bm25", "--retriever bm25", "leave --bm25-b out"),
+            ("--bm25-tokenizer words", RETRIEVERS, "--bm25-tokenizer words is for", "bm25", "leave --bm25-tokenizer out"),
+            ("--bm25-stemmer german", "mine", "--bm25-stemmer german is for", "bm25", "leave --bm25-stemmer out"),
+            ("--bm25-stopwords none", "retrieve", "--bm25-stopwords none is for", "bm25", "leave --bm25-stopwords out"),
+            ("--index exact --ef 200", RETRIEVERS, "--ef 200 is for HNSW", "--index hnsw", "Pass that, or leave --ef out"),
+            ("--index exact --hnsw-m 8", RETRIEVERS, "--hnsw-m 8 is for HNSW", "--index hnsw", "leave --hnsw-m out"),
+            ("--ef 300", RETRIEVERS, "--ef 300 is for HNSW, and 30 documents", "--index hnsw", "leave --ef out"),
+            ("--index-threads 2", "mine", "--index-threads 2 is for HNSW", "--index hnsw", "leave --index-threads out"),
+            (
+                "--max-length 9 --query-max-length 8 --doc-max-length 7",
+                RETRIEVERS,
+                "--max-length 9 is for",
+                "--query-max-length and --doc-max-length",
+                "leave --max-length out",
+            ),
+            ("--max-length 9 --doc-max-length 8", "encode", "--max-length 9 is for", "one a tower", "leave --max-length out"),
+            ("--query-prompt x", "encode", "--query-prompt x is for --tower query", "--tower query", "leave --query-prompt"),
+            ("--query-max-length 9", "encode", "--query-max-length 9 is for", "--tower query", "leave --query-max-length"),
+            (
+                "--tower query --doc-prompt x",
+                "encode",
+                "--doc-prompt x is for --tower doc",
+                "--tower doc",
+                "leave --doc-prompt",
+            ),
+        )
+    ),
+]
+
+ROWS = [*UNUSED, *WRONG_TYPE, *UNKNOWN_NAMES, *EMPTY, *RANGES, *PLACES, *QUICKSTART_PLACES, *RERANKING, *MINING]
 
 
 @pytest.mark.parametrize("cell", cells(ROWS))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import research as api
+from research.data.passages import Cut
 from research.data.triplets import write_triplets
 from research.errors import UserError, as_arguments
 from tests.conftest import write_collection
@@ -167,6 +168,14 @@ def test_mined_rows_are_those_of_the_verb(research, monkeypatch, home):
     assert [len(row.negatives) for row in mined] == [3, 3, 3, 3]
 
 
+def loaded():
+    return api.load_encoder("my-encoder")
+
+
+def scorer():
+    return api.load_reranker("my-reranker")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -180,6 +189,33 @@ def test_mined_rows_are_those_of_the_verb(research, monkeypatch, home):
         (lambda: api.search("a", {"a": "b"}, "bm25", eff=3), "option 'eff' is not known; did you mean 'ef'"),
         (lambda: api.search("a", {"a": "b"}, "bm25", ef=0), "^ef=0; expected 1 to"),
         (lambda: api.search("a", {"a": "b"}, "bm25", bm25_b=2), "^bm25_k1=1.2 bm25_b=2; expected"),
+        (lambda: api.search("a", {"a": "b"}, "bm25", ef=9), "^ef=9 is for an index.*a model as retriever.*leave ef out"),
+        (lambda: api.search("a", {"a": "b"}, "bm25", normalize=False), "^normalize=False is for an encoder"),
+        (lambda: api.search("a", {"a": "b"}, "bm25", precision="fp32"), "^precision fp32 is for a model"),
+        (lambda: api.search("a", {"a": "b"}, "my-encoder", bm25_b=0.5), "^bm25_b=0.5 is for bm25"),
+        (lambda: api.search("a", {"a": "b"}, "my-encoder", ef=9), "^ef=9 is for HNSW, and 1 documents"),
+        (lambda: api.search("a", {"a": "b"}, "my-encoder", index="hsnw"), "^index 'hsnw' is not known; did you mean 'hnsw'"),
+        (
+            lambda: api.search("a", {"a": "b"}, loaded(), max_length=9),
+            "^max_length=9 is for a model that is loaded here.*Pass it",
+        ),
+        (lambda: api.search("a", {"a": "b"}, loaded(), precision="bf16"), "^precision bf16 is for .*Pass it to load_encoder"),
+        (lambda: api.search("a", {"a": "b"}, "bm25", reranker=scorer(), token_budget=9), "^token_budget=9 .* to load_reranker"),
+        (
+            lambda: api.search("a", {"a": "b"}, "bm25", reranker=scorer(), reranker_max_length=9),
+            "^reranker_max_length=9 is for",
+        ),
+        (lambda: api.rerank("a", {"a": "b"}, {"q1": {"a": 1.0}}, scorer(), precision="bf16"), "^precision bf16 .*_reranker"),
+        (lambda: api.rerank("a", {"a": "b"}, {"q1": {"a": 1.0}}, scorer(), reranker_max_length=9), "^reranker_max_length=9 is"),
+        (lambda: api.rerank("a", {"a": "b"}, {"q1": {"a": 1.0}}, "my-reranker", precision="fp16"), "^precision 'fp16' is not"),
+        (lambda: api.load_encoder("my-encoder", precision="fp16"), "^precision 'fp16' is not known"),
+        (lambda: api.load_encoder("my-encoder", max_length=9, query_max_length=8, doc_max_length=7), "^max_length=9 is for a"),
+        (lambda: api.load_reranker("my-reranker", precision="fp16"), "^precision 'fp16' is not known"),
+        (lambda: api.mine({"q": "a"}, {"a": "b"}, {"q": {"a": 1}}, "bm25", eff=3), "option 'eff' is not known"),
+        (lambda: api.mine({"q": "a"}, {"a": "b"}, {"q": {"a": 1}}, "bm25", pooling="cls"), "^pooling cls is for an encoder"),
+        (lambda: api.read_corpus("questions.txt", {"text": "a"}), "questions.txt is text, which has none"),
+        (lambda: api.read_queries("questions.txt", {"text": "a"}), "questions.txt is text, which has none"),
+        (lambda: api.read_corpus("rows.jsonl", {"text": "prompt"}, cut=Cut(9, 3)), "rows.jsonl has a passage a row"),
         (lambda: api.search("a", {"a": "b"}, "bm25", store="s"), "^store s keeps .*bm25 alone is named"),
         (lambda: api.search("a", {"a": "b"}, []), "no retriever is named"),
         (lambda: api.search("a", {"a": "b"}, "./nowhere"), "model './nowhere' does not exist"),

@@ -193,6 +193,10 @@ def test_config_is_resolved(retrieve, tmp_path):
     config = yaml.safe_load((tmp_path / "out/config.yaml").read_text())
     assert (config["top_k"], config["index"]) == (30, "exact")
     assert config["encoders"]["dense"]["doc_max_length"] == 64
+    # options that were not given stand there as they always did, so that the run compares with older ones
+    defaults = {"ef": 200, "hnsw_m": 16, "ef_construction": 200, "index_threads": 1, "bm25_k1": 1.2, "bm25_b": 0.75}
+    assert config.items() >= (defaults | {"precision": "fp32"}).items()
+    assert not config.keys() & {"bm25_tokenizer", "bm25_stemmer", "bm25_stopwords", "mean"}
 
 
 # ---- kinds of models ------------------------------------------------------------------------------------------------

@@ -154,10 +154,24 @@ def test_hnsw_finds_what_exact_search_finds(research, collection, tiny_bert):
         ("--data beir:none --query a", "does not exist"),
         ("--corpus {passages} --query a --ef 0", "--ef 0; expected 1 to"),
         ("--corpus {passages} --query a --index hnsw --ef 3", "exceeds ef=3"),
+        ("--corpus {passages} --query a --ef 300", "--ef 300 is for HNSW, and 5 documents are searched exactly"),
+        ("--corpus {passages} --query a --index exact --ef 300", "--ef 300 is for HNSW, and --index is exact"),
+        ("--corpus {passages} --query a --bm25-k1 1", "--bm25-k1 1.0 is for bm25, which is not among the retrievers"),
+        ("--corpus {passages} --query a --retriever bm25 --max-length 9", "--max-length 9 is for an encoder"),
+        ("--corpus {passages} --query a --retriever bm25 --precision bf16", "--precision bf16 is for a model"),
+        ("--corpus {passages} --query a --retriever bm25 --passage-words 90", "has a passage a row, and --passage-words 90"),
+        ("--corpus lines.txt --query a --retriever bm25 --passage-overlap 9", "has a passage a line, and --passage-words 150"),
+        ("--data builtin:stdlib --query a --passage-words 9", "--passage-words 9; expected it with --corpus"),
+        ("--corpus lines.txt --query a --retriever bm25 --columns {{}}", "lines.txt is text, which has none"),
+        ("--corpus notes --query a --retriever bm25 --columns {{}}", "notes is text, which has none"),
+        ("--corpus {passages} --queries lines.txt --retriever bm25 --query-columns {{}}", "lines.txt is text, which has none"),
     ],
 )
 def test_wrong_input_is_refused_before_a_model_is_loaded(research, passages, monkeypatch, tmp_path, options, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "lines.txt").write_text("a b\nc d\n")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.md").write_text("# A\nb c\n")
     monkeypatch.setattr("research.models.dual_encoder.DualEncoder.load", lambda *args, **more: pytest.fail("loaded"))
     result = research("search", *options.format(passages=passages).split())
     assert result.code == 2, result.err
