@@ -80,6 +80,7 @@ def build_store(
             return open_store(folder, key)
         dim = encoder.dim
         require_space(folder, len(ids) * dim * 4, f"embeddings of {len(ids):,} texts")
+        say(f"{folder}: encoding {len(ids):,} texts ({role})")
         header = journal_header(key, encoder, token_budget)
         finished = read_journal(folder, header)
         if not finished:  # an old journal must not outlive its rows, or a later run would take zeros for finished work
