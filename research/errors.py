@@ -77,9 +77,14 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 def suggest_file(path: str | Path) -> str:
     """` Did you mean configs/lora.yaml?` for a path that does not exist: that of the repository, or the most alike."""
+    return f" Did you mean {near}?" if (near := near_file(path)) else ""
+
+
+def near_file(path: str | Path) -> Path | None:
+    """The file or folder that was meant by a path that does not exist; None where none is alike."""
     path = Path(path)
     if not path.is_absolute() and (shipped := CHECKOUT / path).is_file():  # configs/sft.yaml, typed in a folder of one's own
-        return f" Did you mean {shipped}?"
+        return shipped
     for folder, rest in ((path.parent, ()), (path.parent.parent, (path.name,))):
         missing = path.name if not rest else path.parent.name
         try:
@@ -87,15 +92,20 @@ def suggest_file(path: str | Path) -> str:
         except OSError:  # there is no such folder, or it is not ours to read
             continue
         if near := nearest(missing, there, paths=True):
-            return f" Did you mean {folder.joinpath(near, *rest)}?"
-    return ""
+            return folder.joinpath(near, *rest)
+    return None
 
 
 def nearest(name: str, known: Iterable[str], paths: bool = False) -> str | None:
     """The known name that was meant: the same elsewhere in the tree, what another library calls so, or the most alike."""
     known = list(known)
     if paths:
-        return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)
+        stems = {stem: other for other in sorted(known, reverse=True) if (stem := other.partition(".")[0])}
+        for typed, among in ((name, {other: other for other in known}), (name.partition(".")[0], stems)):  # faq for faq.csv
+            cutoff = 0.75 if len(typed) > 3 else 0.66  # one wrong letter of three
+            if near := difflib.get_close_matches(typed, among, n=1, cutoff=cutoff):
+                return among[near[0]]
+        return None
     leaf = _leaf(name)
     for wanted in (leaf, ELSEWHERE.get(leaf)):
         if same := [other for other in known if _leaf(other) == wanted]:

@@ -10,7 +10,7 @@ from research.data.hub import load_hub
 from research.data.qrels import check_qrels
 from research.data.rows import SKIPPING, BadRows, refuse_missing
 from research.data.tables import is_table, parts_of
-from research.errors import UserError, suggest, suggest_file
+from research.errors import UserError, near_file, suggest
 from research.progress import say
 from research.runs.hashes import hash_strings
 from research.types import Collection, Corpus, Qrels, Queries
@@ -47,21 +47,31 @@ def parse_source(name: str) -> tuple[str, str]:
             f"rows:{name} for one of training rows. Write that."
         )
     if kind not in ("builtin", "beir", "hf") or not rest:
+        near = "" if kind in ("builtin", "beir", "hf") else _near(name)
         raise UserError(
             f"data source {name!r} is not known; expected {', '.join(f'builtin:{known}' for known in BUILTIN)}, beir:PATH, "
-            "rows:FILE or hf:NAME[@REVISION]."
+            f"rows:FILE or hf:NAME[@REVISION].{near}"
         )
     if kind == "builtin" and rest not in BUILTIN:
         raise UserError(f"builtin data {rest!r} is not known; {suggest(rest, BUILTIN)}.")
     if kind == "beir":
         rest = str(Path(rest).expanduser())
     if kind == "beir" and not Path(rest).is_dir():
+        wrong = "is a file" if Path(rest).exists() else "does not exist"
         raise UserError(
-            f"BEIR folder {rest!r} does not exist; expected a folder with corpus.jsonl, queries.jsonl and "
+            f"BEIR folder {rest!r} {wrong}; expected a folder with corpus.jsonl, queries.jsonl and "
             "qrels/SPLIT.tsv. Check the path after beir: (it is taken from the folder you stand in)."
-            f"{suggest_file(rest)}"
+            f"{_near(rest)}"
         )
     return kind, rest
+
+
+def _near(path: str) -> str:
+    """Propose a source with its kind for a path that is none: the folder or the table that was meant."""
+    near = Path(path) if Path(path).exists() else near_file(path)
+    if near is None or not (near.is_dir() or is_table(str(near))):
+        return ""
+    return f" Did you mean {'beir' if near.is_dir() else 'rows'}:{near}?"
 
 
 def check_source(name: str) -> None:

@@ -46,6 +46,7 @@ def check_name(name: str) -> None:
                 f"model {name!r}: {name.removeprefix(RANDOM)} does not exist; expected a JSON file that "
                 "describes a "
                 "model, configs/models/gpt2.json for example. Check the path."
+                f"{suggest_file(name.removeprefix(RANDOM))}"
             )
     elif _is_path(name) and not Path(name).expanduser().exists():
         raise UserError(
@@ -196,5 +197,5 @@ def _download(name: str) -> Path:
         raise UserError(
             f"model {name!r} is no folder here, and the hub did not give it ({type(error).__name__}: "
             f"{reason}). Check the spelling and the network; without a network use a local folder, or the "
-            f"packaged {MINILM}."
+            f"packaged {MINILM}.{suggest_file(name)}"
         ) from None

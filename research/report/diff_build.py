@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.errors import UserError
+from research.errors import UserError, suggest_file
 from research.report import diff, diff_words
 from research.report.claim_sides import Claim, sides
 from research.report.claims import check, read_claims
@@ -145,8 +145,9 @@ def read_side(path: Path, spec: Spec) -> Side:
     if (path / PROVENANCE).is_file():
         return Side(str(path), None, json.loads(json.dumps(rows_of([path]))))
     problem = "does not exist" if not path.exists() else "is a file" if path.is_file() else "is no report, sweep or run"
+    near = "" if path.exists() else suggest_file(path)
     raise UserError(
-        f"{path} {problem}; expected a folder that `research report`, `sweep`, `fit` or `retrieve` wrote. Check the path."
+        f"{path} {problem}; expected a folder that `research report`, `sweep`, `fit` or `retrieve` wrote. Check the path.{near}"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from research.errors import UserError
+from research.errors import UserError, suggest_file
 from research.progress import say
 from research.runs.folder import RunFolder
 from research.runs.layout import PROVENANCE
@@ -45,8 +45,12 @@ def read_runs(paths: Sequence[Path], seed: str | None = None) -> list[RunRecord]
         elif is_wandb(path):
             wandb.append(path)
         else:
-            what = "is no folder of a run or a sweep, and holds no log of W&B" if path.exists() else "does not exist"
-            raise UserError(f"{path} {what}; expected what `research fit` or `research sweep` wrote, or W&B. Check the path.")
+            what, near = "does not exist", suggest_file(path)
+            if path.exists():
+                what, near = "is no folder of a run or a sweep, and holds no log of W&B", ""
+            raise UserError(
+                f"{path} {what}; expected what `research fit` or `research sweep` wrote, or W&B. Check the path.{near}"
+            )
     if not folders and not wandb:
         raise UserError("no runs; expected folders of `research fit` or `research sweep`, or of W&B. Name one.")
     names = name_folders([path for path, _ in folders]) if folders else {}

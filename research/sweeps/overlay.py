@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import yaml
 
-from research.errors import UserError
+from research.errors import UserError, suggest_file
 from research.runs.hashes import hash_json
 from research.runs.identity import PLACE
 from research.sweeps.command import ours
@@ -59,7 +59,10 @@ def overlaid(sweep: Sweep, overlay: Overlay) -> Sweep:
         )
     for config in overlay.configs:
         if not Path(config).is_file():
-            raise UserError(f"--config {config} does not exist; expected a YAML file of `research fit`. Check the path.")
+            raise UserError(
+                f"--config {config} does not exist; expected a YAML file of `research fit`. Check the path."
+                f"{suggest_file(config)}"
+            )
     settings = [_checked(sweep, setting) for setting in overlay.settings]
     names = [name for name, _ in settings]
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from research.data.row_source import queries_trained_on
 from research.data.sources import check_relevant, check_split, load
-from research.errors import UserError
+from research.errors import UserError, suggest_file
 from research.metrics import scores
 from research.metrics.retrieval import evaluate, mean
 from research.models.sources import check_name
@@ -188,6 +188,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
     if args.embeddings is not None and not args.embeddings.is_dir():
         raise UserError(
             f"--embeddings {args.embeddings} does not exist; expected a store that `research encode` made. Check the path."
+            f"{suggest_file(args.embeddings)}"
         )
     check_retrievers(args.retriever)
     check_used(vars(args), args.retriever, args.reranker)

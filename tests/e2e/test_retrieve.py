@@ -156,6 +156,28 @@ def test_data_folder_named_wrongly_is_told_the_right_name(research, collection, 
     assert says in result.err
 
 
+@pytest.mark.parametrize(
+    ("data", "meant"),
+    [
+        ("beir:fag", "Did you mean beir:faq?"),
+        ("beir:gaz", "Did you mean rows:gas.csv?"),
+        ("beir:gas.csv", "is a file; expected a folder with corpus.jsonl"),
+        ("beir:gas.csv", "Did you mean rows:gas.csv?"),
+        ("rows:gaz.csv", "did you mean 'gas.csv'"),
+        ("fag", "Did you mean beir:faq?"),
+        ("gas", "Did you mean rows:gas.csv?"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["retrieve", "search"])
+def test_data_that_are_not_there_name_what_lies_beside_them(research, tmp_path, monkeypatch, verb, data, meant):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "faq").mkdir()
+    (tmp_path / "gas.csv").write_text("query,positive\na,b\n")
+    rest = ["--query", "a"] if verb == "search" else ["--split", "test", "--out", "out"]
+    refused = research(verb, "--data", data, "--retriever", "bm25", *rest)
+    assert (refused.code, meant in refused.err) == (2, True), refused.err
+
+
 def test_capital_bm25_is_not_looked_up_on_the_hub(retrieve):
     assert "Write bm25" in retrieve(retrievers=("BM25",)).err
 

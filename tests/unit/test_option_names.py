@@ -59,6 +59,25 @@ def test_a_missing_file_names_its_sibling(tmp_path):
     assert suggest_file(tmp_path / "adapter" / "something.else") == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "there", "meant"),
+    [
+        ("fag", "faq", "faq"),
+        ("fag", "faq.csv", "faq.csv"),
+        ("faq", "faq.csv", "faq.csv"),
+        ("faq.jsonl", "faq.csv", "faq.csv"),
+        ("fag.csv", "faq.csv", "faq.csv"),
+        ("noets", "notes", "notes"),
+        ("faq", "bees", None),
+    ],
+)
+def test_a_short_name_and_one_without_its_ending_are_near(typed, there, meant, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / there).touch()
+    assert suggest_file(place / typed) == (f" Did you mean {place / meant}?" if meant else "")
+
+
 def test_a_file_of_the_repository_is_named_where_another_folder_is_stood_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert suggest_file("configs/sft.yaml") == f" Did you mean {ROOT}/configs/sft.yaml?"
@@ -188,7 +207,7 @@ def test_a_class_that_its_file_may_make_is_not_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "near"),
     [
-        ("retrieve --data beir:collecton --split test --retriever bm25 --out out", "Did you mean collection?"),
+        ("retrieve --data beir:collecton --split test --retriever bm25 --out out", "Did you mean beir:collection?"),
         ("retrieve --data beir:collection --split test --retriever ./modle --out out", "Did you mean model?"),
         ("sweep plan sweep.yml", "Did you mean sweep.yaml?"),
         ("report runs/frist --out report", "Did you mean runs/first?"),
