@@ -47,8 +47,9 @@ def finding(lines: list[Line], metric: str, pairs: dict[tuple[int, int], tuple[C
     interval = f"95% interval {share(best.low)} to {share(best.high)}"
     ms = best.row.facts.get("ms_per_query")
     time = f", at {column([ms])[0]} ms a query" if ms else ""
+    leak = f" {best.row.label} was trained on some of these queries: its numbers are too high." if best.row.leaks else ""
     if len(lines) == 1:
-        return f"{best.row.label} reaches {name} {share(best.mean)} ({interval}){time}."
+        return f"{best.row.label} reaches {name} {share(best.mean)} ({interval}){time}.{leak}"
     following = max((line for line in lines if line is not best), key=lambda line: line.mean)
     # the two were chosen by their values: their p is one of all pairs'
     pairs = compare_pairs(lines, metric) if pairs is None else pairs
@@ -59,7 +60,7 @@ def finding(lines: list[Line], metric: str, pairs: dict[tuple[int, int], tuple[C
     return (
         f"{best.row.label} has the highest {name} of {len(lines)} systems: {share(best.mean)} ({interval}){time}. "
         f"Its lead over {following.row.label} is {signed(abs(test.difference))} ({phrase}), {verdict} on these "
-        "queries."
+        f"queries.{leak}"
     )
 
 

@@ -1,6 +1,6 @@
 """Tables → Markdown, for a README, an issue or a log."""
 
-from research.report.tables import Cell, Line, Table, repeated
+from research.report.tables import Cell, Line, Table, leak_notes, repeated
 
 
 def document(
@@ -15,7 +15,8 @@ def document(
     """The page without figures and examples: heading, finding, tables, a study's sheets and trainings (ready-made), notes."""
     parts = [f"# {escape(heading)}", escape(finding)]
     parts += [f"## {table.title}\n\n{render(table, lines)}" for table in tables]
-    parts += ["\n".join(map(escape, merged))] if (merged := repeated([line.row for line in lines])) else []
+    rows = [line.row for line in lines]
+    parts += ["\n".join(map(escape, below))] if (below := leak_notes(rows) + repeated(rows)) else []
     parts += [f"## {escape(title)}\n\n{sheet}" for title, sheet in sheets]
     parts += [f"## Training\n\n{trainings}"] if trainings else []
     parts += ["## Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes)] if notes else []
@@ -41,5 +42,5 @@ def escape(text: str) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text
+    text = (f"**{cell.text}**" if cell.best else cell.text) + cell.mark
     return f"{text} {cell.detail}".strip()

@@ -1,8 +1,11 @@
 """What a reader must know before trusting the numbers, in plain sentences."""
 
+from collections.abc import Sequence
+
 from research.report.factors import some
 from research.report.training import Training
 from research.runs.folder import RunFolder
+from research.runs.record import RunRecord
 from research.types import Json
 
 LISTED = 5  # ids named before the rest are counted
@@ -14,6 +17,7 @@ def notes(folders: list[RunFolder], trainings: list[Training]) -> list[str]:
     about_data = [note for folder in folders for note in _data_notes(folder.metrics)]
     return (
         list(dict.fromkeys(about_data))
+        + trained_on_notes([training.run for training in trainings])
         + code_notes({run.name: run.provenance for run in [*folders, *(training.run for training in trainings)]})
         + _machine_notes(folders)
     )
@@ -58,6 +62,24 @@ def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
                 f"{other}, as is usual where all splits search one corpus."
             )
     return notes + ([f"No query of {split} occurs in the collection's {' or '.join(clean)}."] if clean else [])
+
+
+def trained_on_notes(runs: Sequence[RunRecord], splits: Sequence[str] = ("val", "test")) -> list[str]:
+    """Notes on runs that were measured on rows that they were trained on too.
+
+    Args:
+        runs: trainings.
+        splits: val, test.
+    """
+    notes = []
+    for split in splits:
+        if counts := {run.name: count for run in runs if (count := run.facts.get(f"{split}_trained"))}:
+            rows = " or ".join(f"{count:,}" for count in dict.fromkeys(counts.values()))
+            notes.append(
+                f"Leak: {len(counts):,} of {_count(len(runs), 'training')} had {rows} of the rows of {split} among what was "
+                f"trained on: numbers on {split} are too good ({some(list(counts), NAMED)})."
+            )
+    return notes
 
 
 def code_notes(runs: dict[str, dict[str, Json]]) -> list[str]:

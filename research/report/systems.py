@@ -28,6 +28,7 @@ class Row(NamedTuple):
         per_query: {metric: {query id: value}}.
         top: {query id: the documents ranked first}, for the queries whose texts the run saved.
         also: other `run/stage` that hold the same stage with the same values.
+        leaks: whether a model of it was trained on some of the queries.
     """
 
     run: str
@@ -38,6 +39,7 @@ class Row(NamedTuple):
     per_query: dict[str, dict[str, float]]
     top: dict[str, list[str]]
     also: tuple[str, ...] = ()
+    leaks: bool = False
 
 
 class Systems(NamedTuple):
@@ -137,6 +139,7 @@ def _refuse_mixed(folders: list[RunFolder]) -> None:
 def _rows(folder: RunFolder) -> list[Row]:
     tops, chosen = folder.examples.get("top", {}), folder.metrics.get("mix")
     chosen_on = {"mix_split": chosen["split"]} if isinstance(chosen, dict) and "split" in chosen else {}
+    leaking = _leaking(folder.metrics)
     return [
         Row(
             folder.name,
@@ -146,9 +149,20 @@ def _rows(folder: RunFolder) -> list[Row]:
             stage["metrics"],
             stage["per_query"],
             tops.get(name, {}),
+            leaks=name in leaking,
         )
         for name, stage in folder.metrics["stages"].items()
     ]
+
+
+def _leaking(metrics: dict[str, Json]) -> set[str]:
+    """Find the stages of a model that was trained on the queries; those that join stages leak with any of them."""
+    stages: set[str] = set()
+    for name, stage in metrics["stages"].items():
+        own = any(warning.startswith(f"{stage['facts'].get('model')} ") for warning in metrics.get("warnings") or ())
+        if own or (name in ("fused", "reranked") and stages):
+            stages.add(name)
+    return stages
 
 
 def _merge(rows: list[Row]) -> list[Row]:

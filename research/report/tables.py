@@ -15,6 +15,7 @@ from research.report.systems import Row, Systems
 TITLES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "precision": "Precision"}
 NOTHING = sheet.NOTHING
 ALPHA = 0.05
+LEAK = "‡"
 MOST_PAIRED = 20  # systems; more make a table that nobody reads
 
 
@@ -31,12 +32,13 @@ class Line(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """`detail` stands smaller below `text`; `best` is the column's best value; `value` is the number behind it."""
+    """`detail` stands smaller below `text` and its `mark`; `best` is the column's best value; `value` the number behind it."""
 
     text: str
     detail: str = ""
     best: bool = False
     value: float | None = None
+    mark: str = ""
 
 
 class Table(NamedTuple):
@@ -103,7 +105,7 @@ def title(metric: str) -> str:
 def systems_table(lines: list[Line], metric: str) -> Table:
     """The page's first table: quality with its interval, the test against the row above, and the time."""
     means = [
-        cell._replace(detail=f"[{share(line.low)}, {share(line.high)}]")
+        cell._replace(detail=f"[{share(line.low)}, {share(line.high)}]", mark=LEAK if line.row.leaks else "")
         for cell, line in zip(_share_cells([line.mean for line in lines]), lines, strict=True)
     ]
     tests = [_test_columns(line) for line in lines]
@@ -165,7 +167,7 @@ def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
             f"{title(metric)} by system",
             list(columns),
             [list(cells) for cells in zip(*columns.values(), strict=True)],
-            notes + repeated(rows),
+            notes + leak_notes(rows) + repeated(rows),
         )
     ]
     for name, table, note in (
@@ -176,6 +178,13 @@ def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
             body = [[name_cell, *map(_sheet_cell, cells)] for name_cell, cells in zip(name_cells, table.body, strict=True)]
             tables.append(sheet.Sheet(name, table.title, ["system", *table.columns], body, [note]))
     return tables
+
+
+def leak_notes(rows: list[Row]) -> list[str]:
+    """Say what the mark of a leak means, where a row has one."""
+    if not any(row.leaks for row in rows):
+        return []
+    return [f"{LEAK}: a model of this system was trained on some of these queries; its numbers are too high."]
 
 
 def repeated(rows: list[Row]) -> list[str]:
@@ -189,7 +198,7 @@ def _reference_label(lines: list[Line], above: str = "row above") -> str:
 
 
 def _sheet_cell(cell: Cell) -> sheet.Cell:
-    return sheet.Cell(cell.text, cell.value, int(cell.best))
+    return sheet.Cell(cell.text, cell.value, int(cell.best), cell.mark)
 
 
 def _test_cells(line: Line) -> list[sheet.Cell]:

@@ -243,6 +243,8 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
     }
     if hasattr(module, "answers"):
         result["answers"] = module.answers
+    if count := getattr(data, "shared", {}).get(f"{split}_trained"):
+        result["trained_rows"] = count  # of those measured
     is_run = (out / PROVENANCE).exists()
     if is_run:
         write_json(out / f"{verb}.json", result)

@@ -8,7 +8,7 @@ import pytest
 
 from research.cli import main
 from research.errors import UserError
-from research.report import markdown, notes, numbers, tables
+from research.report import explain, markdown, notes, numbers, tables
 from research.report.figures import of_latency
 from research.report.page import examples, html
 from research.report.systems import read_systems
@@ -86,6 +86,30 @@ def test_systems_table_holds_mean_difference_and_exact_p(two):
     assert [[cell.best for cell in cells] for cells in table.body] == [[False] * 4 + [True], [True] + [False] * 4]
     assert table.body[1][0].detail == f"[{numbers.share(lines[1].low)}, {numbers.share(lines[1].high)}]"
     assert 0.5 <= lines[1].low < 0.875 < lines[1].high <= 1
+
+
+def test_a_system_that_knows_the_queries_is_marked_wherever_its_numbers_stand(tmp_path):
+    """On the page, in Markdown, CSV's sheet and LaTeX; what re-orders such a system leaks too, what is beside it does not."""
+    stages = {
+        "bm25": stage(A, "BM25", model="bm25 (lucene)"),
+        "dense": stage(B, "Dense", model="runs/mine"),
+        "reranked": stage(B, "Dense → R", model="runs/r"),
+    }
+    warning = "runs/mine was trained on beir:x split test: its numbers there are too high"
+    made = run_folder(tmp_path / "leak", stages, warnings=[warning])
+    runs = read_systems([made])
+    lines = tables.measure(runs)
+    assert [cells[0].mark for cells in tables.systems_table(lines, runs.metric).body] == ["", "‡", "‡"]
+    assert explain.finding(lines, runs.metric).endswith("Dense was trained on some of these queries: its numbers are too high.")
+    assert main(["report", str(made), "--out", str(tmp_path / "out")]) == 0
+    page, text = ((tmp_path / "out" / name).read_text() for name in ("index.html", "report.md"))
+    table = (tmp_path / "out/tables/systems.tex").read_text()
+    assert ".8750‡" in text or ".8750**‡" in text
+    assert "</strong>‡" in page
+    assert table.count(r"$^{\ddagger}$") == 3  # two rows, and the note that says what it means
+    for written in (page, text, table):
+        assert "was trained on some of these queries" in " ".join(written.split())
+    assert not tables.leak_notes(runs.rows[:1])
 
 
 def test_cost_table_has_only_columns_that_some_row_fills(two, tmp_path):

@@ -499,3 +499,16 @@ def test_a_claim_on_a_metric_of_unknown_direction_is_refused_and_its_cure_works(
     with pytest.raises(UserError, match="goal is 'less'; expected minimize or maximize"):
         read_claims(path)
     assert not any("guess" in one for one in study(runs, "val/quux", ["model.adapter.r"], higher=False).warnings)
+
+
+@pytest.mark.parametrize("points", [9, 21])
+def test_rows_that_were_trained_on_are_said_in_every_table_of_their_metric(points, tmp_path, research):
+    """`fit` counted them in provenance.json; a paper's table says it as well as the page."""
+    write_study(tmp_path / "s", points)
+    for path in (tmp_path / "s").glob("*/provenance.json"):
+        facts = json.loads(path.read_text())
+        path.write_text(json.dumps(facts | {"data": facts["data"] | {"val_trained": 7}}))
+    assert research("report", tmp_path / "s", "--out", tmp_path / "out").code == 0
+    for name in ("index.html", "report.md", "tables/results.tex", "tables/results.md"):
+        text = " ".join((tmp_path / "out" / name).read_text().split())
+        assert "trainings had 7 of the rows of val among what was trained on" in text, name

@@ -74,7 +74,7 @@ def page(
             made_from=made_from,
             tested=runs is not None,
             heading=title,
-            notes=[*warnings, *notes(folders, trainings)],
+            notes=[*warnings, *tables.leak_notes([line.row for line in lines]), *notes(folders, trainings)],
             sheets=sheets,
             lead=sum(sheet.name in LEAD for sheet in sheets),
             warnings=warnings,
