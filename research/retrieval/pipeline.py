@@ -66,6 +66,8 @@ class Pipeline:
         texts = Texts(collection)
         dense = any(retriever != "bm25" for retriever in retrievers)
         options = self.options = _fit(options, collection, dense)
+        if isinstance(reranker, str):  # first: it is the one that users get wrong, and is quicker to read than to encode for
+            reranker = Scorer(reranker, options.precision, options.reranker_max_length, options.token_budget)
         self.parts = {
             name: Lexical(texts, options) if retriever == "bm25" else Dense(texts, options, cache, retriever)
             for name, retriever in zip(_names(retrievers), retrievers, strict=True)

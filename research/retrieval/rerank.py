@@ -28,7 +28,7 @@ class Scorer:
     """
 
     def __init__(self, name: str, precision: str, max_length: int | None, token_budget: int | None):
-        folder = resolve(name)
+        folder = resolve(name, "reranker")
         self.name, self.precision, self.token_budget = name, precision, token_budget
         self.model_hash = hash_with_base(folder)
         self.model = load_cross_encoder(folder, precision, max_length)

