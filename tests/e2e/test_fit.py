@@ -507,3 +507,5 @@ def test_queries_that_are_trained_and_tested_on_are_counted(typed):
     tested = typed("test -c run/config.yaml")
     assert tested.code == 0
     assert "queries of beir:collection split 'test' (test) are trained on too" in tested.err
+    measured = json.loads(Path("run/test.json").read_text())
+    assert measured["trained_rows"] == len(measured["per_query"]["ndcg@10"])
