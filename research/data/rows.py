@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import itertools
 import json
 import re
 import shlex
@@ -18,6 +19,9 @@ from research.types import Json
 
 SKIPPING = "--skip-bad-rows"  # of the verbs
 SKIPPING_IN_TRAINING = "--data.skip_bad_rows true"
+LOOKED_AT = 1000  # rows
+OF_COLUMNS = ("missing column", "unknown shape", "unknown form", "no preference", "empty document")
+"""Reasons that lie in the names of columns: they are mended there where all rows have the same columns."""
 
 
 class BadRows:
@@ -39,10 +43,17 @@ class BadRows:
         self.counts: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
 
-    def report(self, where: str, reason: str, detail: str, cure: str) -> None:
-        """Raise, or count under `reason` (the first of each reason is shown)."""
+    def report(self, where: str, reason: str, detail: str, cure: str, of_columns: bool = False) -> None:
+        """Raise, or count under `reason` (the first of each reason is shown).
+
+        Skipping is not offered where it would leave every row out: `of_columns`, or a reason of OF_COLUMNS, where all rows have
+        the same columns.
+        """
         if not self.skip:
-            raise UserError(f"{where}: {detail}. {cure}{self.offer('leave such rows out, counted')}.")
+            useless = (of_columns or reason in OF_COLUMNS) and _all_alike(where)
+            offer = "" if useless else self.offer("leave such rows out, counted")
+            stop = "" if detail.endswith("?") else "."
+            raise UserError(f"{where}: {detail}{stop} {cure}{offer}.")
         if reason not in self.counts:
             say(f"skipping {where}: {detail} (further rows of this kind are counted silently)")
         self.counts[reason] += 1
@@ -62,6 +73,19 @@ class BadRows:
         for title, counts in (("skipped rows", self.counts), ("kept rows", self.kept)):
             if counts:
                 say(f"{name}: {title}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
+
+
+def _all_alike(where: str) -> bool:
+    """Return whether all rows have this one's columns: in a table with a header, and where it is the first of like rows."""
+    file, _, number = where.replace(" row ", ":").rpartition(":")
+    if file.startswith("hf:") or re.search(r"\.([ct]sv|parquet)(\.gz)?$", file.lower()):
+        return True
+    try:
+        lines = itertools.islice(read_lines(Path(file)), LOOKED_AT if number == "1" else 0)
+        rows = (json.loads(line).items() for _, line in lines)
+        return len({frozenset(name for name, value in row if value is not None) for row in rows}) == 1
+    except (UserError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple[str, Json]]:
@@ -154,6 +178,7 @@ def identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> st
             "bad id",
             f"{keys[0]} is {value!r}, expected a string without blanks or half surrogate pairs",
             f"Give every row an {keys[0]}",
+            of_columns=not any(key in row for key in keys),
         )
         return None
     return value

@@ -15,7 +15,7 @@ from research.data.sources import check_not_blank, load, load_source, parse_sour
 from research.data.splits import Rows
 from research.data.table_files import ENDINGS
 from research.data.tables import is_table, local_files, read_table
-from research.errors import UserError, suggest, suggest_file
+from research.errors import UserError, did_you_mean, suggest, suggest_file
 from research.types import Corpus, Queries
 
 CORPUS = {"id": DOC_IDS, "title": ("title",), "text": ("text", "contents")}
@@ -245,7 +245,9 @@ def _renamed(rows: Rows, source: str, columns: dict[str, str], bad: BadRows) -> 
     for number, (where, row) in enumerate(rows, 1):
         for role in ("id", "text"):
             if role in columns and columns[role] not in row and (role == "id" or "title" not in columns):
-                bad.report(where, "missing column", f"the row has no {columns[role]!r}, but {', '.join(row)}", "Mend the row")
+                meant = did_you_mean(columns[role], row)
+                detail = f"the row has no {columns[role]!r}, but {', '.join(row)}{meant and '.' + meant}"
+                bad.report(where, "missing column", detail, f"Correct the column that is named for {role}, or mend the row")
                 break
         else:
             named = {role: row[column] for role, column in columns.items() if column in row}

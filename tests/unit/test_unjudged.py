@@ -104,6 +104,24 @@ def test_a_missing_file_and_a_missing_column_are_refused(write, tmp_path):
         read_queries(write("q.txt", "\n"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "offered"),
+    [
+        ("a.csv", "_id,body\nd1,x\n", False),  # every row has the columns of the header
+        ("a.jsonl", [{"_id": "d1", "body": "x"}, {"_id": "d2", "body": "y"}], False),
+        ("a.jsonl", [{"_id": "d1", "body": "x"}, {"_id": "d2", "text": "y"}], True),
+        ("a.jsonl", [{"_id": "d1", "text": "x"}, {"_id": "d2", "body": "y"}], True),
+    ],
+)
+def test_skipping_is_offered_only_where_it_leaves_rows(write, name, content, offered):
+    columns = {"id": "_id", "text": "text"}
+    with pytest.raises(UserError, match=r"the row has no 'text', but _id, body\. Correct the column") as caught:
+        read_corpus(path := write(name, content), columns)
+    assert ("--skip-bad-rows" in str(caught.value)) == offered
+    if offered:
+        assert len(read_corpus(path, columns, skip_bad_rows=True)) == 1
+
+
 def test_bad_rows_are_left_out_where_that_is_asked_for(write, capsys):
     path = write("a.jsonl", [*ROWS, {"id": "d3", "text": "y"}, {"_id": "d 4", "text": "y"}])
     assert read_corpus(path, skip_bad_rows=True) == READ

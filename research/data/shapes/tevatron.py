@@ -75,7 +75,7 @@ def _strict(row: dict) -> Triplets:
     """By the reader of `research mine`'s own files, whose refusals become a BadRow."""
 
     class Raising(BadRows):
-        def report(self, where: str, reason: str, detail: str, cure: str) -> None:
+        def report(self, where: str, reason: str, detail: str, cure: str, of_columns: bool = False) -> None:
             raise BadRow(reason, detail, cure)
 
     triplets = read_triplet(row, "", Raising())
