@@ -4,9 +4,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from research.errors import UserError, suggest
 from research.metrics.retrieval import DEFAULT_METRICS, MEANS, evaluate, mean, missing, parse_metric, unscorable
-from research.metrics.significance import compare, holm
+from research.metrics.significance import compare, holm, mean_interval
 from research.progress import say
 from research.types import Qrels, Ranking, Scores
 
@@ -148,14 +150,30 @@ def comparisons(scored: dict[str, Scores], metric: str) -> list[dict]:
     return [pair | {"p_holm": p} for pair, p in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True)]
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """Lay out numbers as plain text, one row for each system."""
+def interval(per_query: Mapping[str, float]) -> tuple[float, float] | None:
+    """95% bootstrap interval of a metric's mean over queries like these; None of fewer than two queries."""
+    return mean_interval(np.array(list(per_query.values()))) if len(per_query) > 1 else None
+
+
+def table(rows: dict[str, dict[str, float]], intervals: Mapping[str, tuple[float, float] | None] | None = None) -> str:
+    """Lay out numbers as plain text, one row for each system.
+
+    Args:
+        rows: {system: {metric: value}}.
+        intervals: of the first metric, {system: low and high}, which stand behind it; None leaves them out.
+    """
     columns = list(dict.fromkeys(name for values in rows.values() for name in values))
-    width = max(map(len, rows))
-    lines = [" " * width + "".join(f"{name:>14}" for name in columns)]
-    for label, values in rows.items():
-        cells = (f"{values[name]:>14.4f}" if name in values else f"{'–':>14}" for name in columns)
-        lines.append(f"{label:{width}}" + "".join(cells))
+    cells = {label: [f"{values[name]:.4f}" if name in values else "–" for name in columns] for label, values in rows.items()}
+    if intervals is not None:
+        columns.insert(1, "95% interval")
+        for label, row in cells.items():
+            row.insert(1, "[{:.4f}, {:.4f}]".format(*found) if (found := intervals.get(label)) else "–")
+    label_width = max(map(len, rows))
+    widths = [max(map(len, column)) + 2 for column in zip(columns, *cells.values(), strict=True)]
+    lines = [
+        f"{label:{label_width}}" + "".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+        for label, row in {"": columns, **cells}.items()
+    ]
     return "\n".join(lines)
 
 

@@ -70,10 +70,13 @@ def run(args: argparse.Namespace) -> int:
                 },
             },
         )
+    intervals = {label: scores.interval(values[metrics[0]]) for label, values in measured.per_query.items()}
     if args.json:
-        print(json.dumps({"metrics": last, "stages": means, "comparisons": pairs, "out": str(args.out) if args.out else None}))
+        out = str(args.out) if args.out else None
+        found = {"metrics": last, "stages": means, "comparisons": pairs, "out": out, "intervals": {metrics[0]: intervals}}
+        print(json.dumps(found))
         return 0
-    print(scores.table(means))
+    print(scores.table(means, intervals))
     if pairs:
         print("\n" + scores.comparison_lines(pairs))
     return 0

@@ -195,13 +195,14 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 
 def _print(args: argparse.Namespace, scored: dict[str, Scores], metric: str) -> None:
+    intervals = {name: scores.interval(stage["per_query"][metric]) for name, stage in scored.items()}
     if args.json:
         stages = {name: stage["metrics"] | _numbers(stage["facts"]) for name, stage in scored.items()}
         last = scored[list(scored)[-1]]["metrics"]
-        print(json.dumps({"metrics": last, "stages": stages, "out": str(args.out)}))
+        print(json.dumps({"metrics": last, "stages": stages, "out": str(args.out), "intervals": {metric: intervals}}))
         return
     milliseconds = {name: {"ms/query": stage["facts"]["ms_per_query"]} for name, stage in scored.items()}
-    print(scores.table({name: stage["metrics"] | milliseconds[name] for name, stage in scored.items()}))
+    print(scores.table({name: stage["metrics"] | milliseconds[name] for name, stage in scored.items()}, intervals))
     if pairs := scores.comparisons(scored, metric):
         print("\n" + scores.comparison_lines(pairs))
     print(f"\nwritten to {args.out}")

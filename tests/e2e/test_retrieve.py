@@ -12,6 +12,7 @@ import research as api
 from research.data.rankings import read_run
 from research.errors import UserError
 from research.metrics.retrieval import rank_documents
+from research.metrics.significance import bootstrap_interval
 from research.runs.locks import exclusive
 
 
@@ -111,6 +112,25 @@ def test_evaluate_gives_the_numbers_of_retrieve_and_tests_the_difference(researc
     (pair,) = answer["comparisons"]
     assert (pair["a"], pair["b"]) == ("bm25", "dense")
     assert 0 < pair["p"] <= 1
+
+
+def test_each_row_has_the_interval_of_its_first_metric_in_100_columns(research, retrieve, collection, tiny_reranker, tmp_path):
+    """The one that `fit` and `test` print: bootstrap over queries."""
+    ranked = ("--reranker", tiny_reranker, "--depth", 5)
+    lines = retrieve(*ranked).out.splitlines()
+    found = retrieve(*ranked, "--json").json
+    per_query = json.loads((tmp_path / "out/metrics.json").read_text())["stages"]
+    assert lines[0].split()[:4] == ["ndcg@10", "95%", "interval", "mrr@10"]
+    for line in lines[1 : 1 + len(per_query)]:
+        name = line.split()[0]
+        values = np.array([*per_query[name]["per_query"]["ndcg@10"].values()])
+        low, high = bootstrap_interval(values, samples=10_000)
+        assert f"{values.mean():.4f}  [{low:.4f}, {high:.4f}]" in line
+        assert found["intervals"]["ndcg@10"][name] == [low, high]
+    assert max(map(len, lines[: 1 + len(per_query)])) <= 100
+    command = ["evaluate", "--data", f"beir:{collection}", "--split", "test", "--runs", tmp_path / "out/bm25.trec"]
+    assert research(*command).out.splitlines()[1].split()[:4] == lines[1].split()[:4]
+    assert research(*command, "--json").json["intervals"] == {"ndcg@10": {"bm25": found["intervals"]["ndcg@10"]["bm25"]}}
 
 
 def test_interrupt_is_130_and_the_next_run_finishes(retrieve, monkeypatch, tmp_path):
