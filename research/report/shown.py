@@ -64,8 +64,12 @@ def _systems(tested: list[Path], names: dict[Path, str], spec: Spec, is_mixed: b
     systems = read_systems(tested, names)
     if spec.baseline is None:
         return systems, spec
-    label = systems.label_of(spec.baseline)
-    if label is None and not is_mixed:
-        known = [row.label for row in systems.rows]
-        raise UserError(f"baseline {spec.baseline!r} is no system; {suggest(spec.baseline, known)}. Name one of them.")
-    return (systems, spec) if label is None else (systems._replace(baseline=label), spec._replace(baseline=None))
+    fitting = systems.labels_of(spec.baseline)
+    if len(fitting) == 1:
+        return systems._replace(baseline=fitting[0]), spec._replace(baseline=None)
+    if is_mixed:
+        return systems, spec
+    if fitting:
+        raise UserError(f"baseline {spec.baseline!r} fits {', '.join(map(repr, fitting))}; expected one. Name one of them.")
+    known = [row.label for row in systems.rows]
+    raise UserError(f"baseline {spec.baseline!r} is no system; {suggest(spec.baseline, known)}. Name one of them.")

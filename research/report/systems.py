@@ -1,5 +1,6 @@
 """Retrieval's run folders → systems, a row a stage. Numbers of different data never meet on one page: they are refused."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -56,14 +57,18 @@ class Systems(NamedTuple):
     metric: str
     baseline: str | None = None
 
-    def label_of(self, wanted: str) -> str | None:
-        """Find a row's label by its label, its run and stage, or its run; None where no row, or several, have that name."""
-        names = {row.label: (row.label, f"{row.run}/{row.stage}", row.run) for row in self.rows}
-        for matches_name in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower()):
-            matches = [label for label, row_names in names.items() if any(map(matches_name, row_names))]
-            if len(matches) == 1:
-                return matches[0]
-        return None
+    def labels_of(self, wanted: str) -> list[str]:
+        """Find the rows that a name fits: the label, with its brackets and run or without, run/stage, run, stage or model."""
+        levels = [
+            {row.label: (row.label, f"{row.run}/{row.stage}", row.run) for row in self.rows},
+            {row.label: (_plain(row.label),) for row in self.rows},
+            {row.label: (_plain(row.label).partition(" · ")[0], row.stage, row.facts.get("model")) for row in self.rows},
+        ]
+        for level in levels:
+            for same in (lambda name: name == wanted, lambda name: str(name).lower() == wanted.lower()):
+                if fitting := [label for label, names in level.items() if any(map(same, names))]:
+                    return fitting
+        return []
 
     @property
     def data(self) -> dict[str, Json]:
@@ -98,6 +103,11 @@ def read_systems(paths: list[Path], names: dict[Path, str] | None = None) -> Sys
             "metrics.json was changed. Make the runs again."
         )
     return Systems(folders, rows, metric)
+
+
+def _plain(label: str) -> str:
+    """Leave out what stands in brackets: all-MiniLM-L6-v2 (exact) → all-MiniLM-L6-v2."""
+    return re.sub(r" \([^()]*\)", "", label)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from research.metrics.significance import compare, holm
-from research.report.systems import read_systems
+from research.report.systems import Row, Systems, read_systems
 from research.report.tables import compare_pairs, measure
 from tests.e2e.test_report_golden import _head
 from tests.synthetic_runs import write_study
@@ -62,6 +62,36 @@ def test_systems_are_tested_against_a_baseline(tmp_path, research):
     assert (kept["baseline"], kept["rows"][0]["against_baseline"]["p_holm"]) == ("BM25", expected[others[0]])
     result = research("report", "runs/retrieve", "--baseline", "BM52", "--out", "out")
     assert (result.code, "baseline 'BM52' is no system; did you mean 'BM25'?" in result.err) == (2, True), result.err
+    result = research("report", "runs/retrieve", "--baseline", "retrieve", "--out", "out")
+    assert (result.code, "baseline 'retrieve' fits 'BM25', '" in result.err) == (2, True), result.err
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("MiniLM (exact)", ["MiniLM (exact)"]),
+        ("minilm", ["MiniLM (exact)"]),
+        ("own", ["own (exact)", "own (hnsw)"]),
+        ("own (HNSW)", ["own (hnsw)"]),
+        ("fused: bm25 + minilm", ["Fused: BM25 + MiniLM (exact)"]),
+        ("tuned", ["tuned (exact) · b"]),
+        ("tuned · b", ["tuned (exact) · b"]),
+        ("bm25", ["BM25"]),
+        ("b/dense", ["tuned (exact) · b"]),
+        ("b", ["tuned (exact) · b"]),
+        ("a", ["BM25", "MiniLM (exact)", "Fused: BM25 + MiniLM (exact)", "own (exact)", "own (hnsw)"]),
+        ("./models/own", ["own (exact)", "own (hnsw)"]),
+        ("nothing", []),
+    ],
+)
+def test_a_system_is_found_by_its_plain_name(wanted, found):
+    labels = ["BM25", "MiniLM (exact)", "Fused: BM25 + MiniLM (exact)", "own (exact)", "own (hnsw)", "tuned (exact) · b"]
+    stages = ["bm25", "dense", "fused", "dense2", "dense3", "dense"]
+    rows = [
+        Row("b" if "· b" in label else "a", stage, label, {"model": f"./models/{label.split()[0]}"}, {}, {}, {})
+        for label, stage in zip(labels, stages, strict=True)
+    ]
+    assert Systems([], rows, "ndcg@10").labels_of(wanted) == found
 
 
 def test_every_pair_of_systems_is_in_one_table(tmp_path, research):
