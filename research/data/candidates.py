@@ -191,6 +191,12 @@ class CandidateData(RetrievalData):
         ]
         return notes + ([f"left out: {self.left_out:,} without a negative"] if self.left_out else [])
 
+    def training_texts(self, most: int) -> dict[str, tuple[list[tuple[str, str]], int]]:
+        """Return up to `most` of the pairs that are trained on, evenly spread, and how many there are."""
+        pairs = [(query.text, doc) for query in self.queries for doc in (*query.positives, *query.negatives)]
+        some = evenly_spaced(pairs, most)
+        return {"pairs": ([(text, self.corpus[doc].content) for text, doc in some], len(pairs))}
+
     def collate(self, model: nn.Module) -> CandidateCollate:
         """Return what makes batches for this model."""
         return CandidateCollate(model, self.group_size, self.chunk_overhead)

@@ -17,6 +17,7 @@ from research.data.queries import (
     load_training,
     load_validation,
 )
+from research.data.rows import evenly_spaced
 from research.data.shapes.columns import check_columns
 from research.errors import UserError
 from research.ranges import NonNegativeInt, PositiveInt, TwoOrMore
@@ -201,6 +202,16 @@ class PairData(RetrievalData):
             + (f" (fewer for {fewer:,} that have fewer)" if fewer else "")
             + (f", drawn in each epoch of the up to {most} that the rows hold (data.hard_negatives)" if most > taken else "")
         ]
+
+    def training_texts(self, most: int) -> dict[str, tuple[list[str], int]]:
+        """Return up to `most` of the documents and queries that are trained on, evenly spread, and how many there are."""
+        number, texts = self.dataset.number, self.dataset.texts
+        named = {number[doc] for q in self.queries for doc in (*q.positives, *(q.negatives if self.hard_negatives else ()))}
+        queries = [*dict.fromkeys(query.text for query in self.queries)]
+        return {
+            "documents": ([texts[n] for n in evenly_spaced(sorted(named), most)], len(named)),
+            "queries": (evenly_spaced(queries, most), len(queries)),
+        }
 
     def collate(self, model: nn.Module) -> PairCollate:
         """Return what makes batches for this model."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from research.errors import UserError
 from research.models.contents import ADAPTER_CONFIG, has_own_weights, read_config
+from research.models.cut import mark_cut
 from research.models.first_token import keep_first_token
 from research.models.folder import default_length, padded_length, position_count, stretches, unreadable
 from research.models.library import open_reranker
@@ -63,21 +64,22 @@ class CrossEncoder(nn.Module):
         return self.relevance(logits)
 
     def tokenize(self, queries: list[str], docs: list[str]) -> dict[str, list[list[int]]]:
-        """Tokenise query-document pairs, without padding: token ids, and token types if the tokenizer gives them."""
+        """Tokenise query-document pairs, without padding: token ids (CutRow of cut pairs), and token types if the tokenizer
+        gives them."""
         queries = [self.prompt + query for query in queries] if self.prompt else queries
         pairs: dict[str, list[list[int]]] = {}
         for part in stretches([len(query) + len(doc) for query, doc in zip(queries, docs, strict=True)]):
+            some = queries[part], docs[part]
             encoded = self.tokenizer(
-                queries[part],
-                docs[part],
-                truncation="longest_first",
-                max_length=self.max_length,
-                padding=False,
-                return_attention_mask=False,
+                *some, truncation="longest_first", max_length=self.max_length, padding=False, return_attention_mask=False
             )
+            mark_cut(encoded["input_ids"], encoded.encodings, self.max_length, lambda i, some=some: self._whole(some, i))
             for name, rows in encoded.items():
                 pairs.setdefault(name, []).extend(rows)
         return pairs
+
+    def _whole(self, some: tuple[list[str], list[str]], i: int) -> int:
+        return len(self.tokenizer(some[0][i], some[1][i], verbose=False)["input_ids"])
 
     def padded_length(self, length: int) -> int:
         """Return how many tokens a pair of `length` takes in a batch."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from research.errors import UserError
 from research.models.contents import read_config
+from research.models.cut import mark_cut
 from research.models.first_token import keep_first_token
 from research.models.folder import (
     DEFAULT_LENGTH,
@@ -77,20 +78,24 @@ class TextEncoder(nn.Module):
         return embedding if self.settings.truncate_dim is None else embedding[:, : self.settings.truncate_dim]
 
     def tokenize(self, texts: list[str], role: str) -> list[list[int]]:
-        """Tokenise texts with prompt and special tokens, cut to the role's length, without padding."""
-        prompt = self.settings.prompt(role)
+        """Tokenise texts with prompt and special tokens, cut to the role's length (as CutRow), without padding."""
+        prompt, limit = self.settings.prompt(role), self.settings.max_length(role)
         texts = [prompt + text for text in texts]
         ids: list[list[int]] = []
         for part in stretches([len(text) for text in texts]):
-            ids += self.tokenizer(
-                texts[part],
-                truncation=True,
-                max_length=self.settings.max_length(role),
-                padding=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )["input_ids"]
+            some = texts[part]
+            encoded = self.tokenizer(
+                some, truncation=True, max_length=limit, padding=False, return_attention_mask=False, return_token_type_ids=False
+            )
+            ids += mark_cut(encoded["input_ids"], encoded.encodings, limit, lambda i, some=some: self._whole(some[i]))
         return ids
+
+    def longest(self, role: str) -> int:
+        """Return how many tokens of a text the model can read at most; NO_LIMIT where it knows none."""
+        return self.positions
+
+    def _whole(self, text: str) -> int:
+        return len(self.tokenizer(text, verbose=False)["input_ids"])
 
     def prompt_tokens(self, role: str) -> int:
         """Count the leading tokens that pooling leaves out: the prompt and what the tokenizer puts before it."""

@@ -8,6 +8,7 @@ from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
 from research.errors import UserError
+from research.models.cut import full_rows
 from research.models.folder import NO_LIMIT, position_count
 from research.models.settings import EncoderSettings
 from research.models.stack import ROLES, calls
@@ -20,6 +21,7 @@ class Text:
 
     def __init__(self, text: str, role: str, tokens: int):
         self.text, self.role, self.tokens = text, role, tokens
+        self.cut = False  # known when its batch is made
 
     def __len__(self) -> int:
         return self.tokens
@@ -49,7 +51,7 @@ class StackEncoder(nn.Module):
     def __init__(self, stack: SentenceTransformer, settings: EncoderSettings, dim: int, singly: bool = False):
         super().__init__()
         self.stack, self.dim, self.singly = stack, dim, singly
-        role_calls, lengths, self.calls = calls(stack), {}, {}
+        role_calls, lengths, self.calls, self.limits = calls(stack), {}, {}, {}
         for role in ROLES:
             first, limit = input_module(stack, role_calls[role]["task"]), settings.max_length(role)
             positions, own_limit = NO_LIMIT, None
@@ -64,6 +66,7 @@ class StackEncoder(nn.Module):
                     f"max length {limit} ({role}), but {type(first).__name__} reads texts whole; expected a "
                     "Transformer to tell it. Leave the length out."
                 )
+            self.limits[role] = positions
             lengths[role] = checked_length(limit, role, positions, own_limit)
             options = {} if limit is None else {"processing_kwargs": {"text": {"max_length": limit}}}
             self.calls[role] = Call(settings.prompt(role), role_calls[role]["task"], options)
@@ -110,7 +113,16 @@ class StackEncoder(nn.Module):
         role = rows[0].role
         call = self.calls[role]
         features = self.stack.preprocess([row.text for row in rows], prompt=call.prompt or None, task=call.task, **call.options)
+        first, limit = input_module(self.stack, call.task), self.settings.max_length(role)
+        for i in full_rows(features, limit if isinstance(first, Transformer) else None):
+            # a template may add any tokens: a full row of it counts as cut
+            plain = "message" not in first.modality_config
+            rows[i].cut = not plain or len(first.tokenizer(call.prompt + rows[i].text, verbose=False)["input_ids"]) > limit
         return dict(features) | {"role": role}
+
+    def longest(self, role: str) -> int:
+        """Return how many tokens of a text the model can read at most; NO_LIMIT where it knows none."""
+        return self.limits[role]
 
     def forward(self, role: str, prompt_tokens: int = 0, **features) -> Tensor:
         """(B, D) float32 embeddings (float64 stays) of a batch that `features` made."""

@@ -7,6 +7,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 
 from research.errors import UserError
+from research.models.cut import CutRow, full_rows
 from research.models.folder import NO_LIMIT, default_length, position_count
 from research.models.relevance import Relevance
 from research.models.stack_encoder import CHARACTERS
@@ -76,7 +77,10 @@ class StackReranker(nn.Module):
     def collate(self, pairs: dict[str, list], chosen: list[int]) -> dict:
         """Make a batch of the chosen pairs by the library's preprocess."""
         batch = [pairs["pairs"][i] for i in chosen]
-        return dict(self.stack.preprocess(batch, prompt=self.prompt or None, **self.options))
+        features = dict(self.stack.preprocess(batch, prompt=self.prompt or None, **self.options))
+        for i in full_rows(features, self.max_length):
+            pairs["input_ids"][chosen[i]] = CutRow(pairs["input_ids"][chosen[i]])
+        return features
 
     def forward(self, **features) -> Tensor:
         """(B,) float32 scores (float64 stays) of a batch that `collate` made, before any activation."""

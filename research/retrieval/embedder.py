@@ -8,10 +8,11 @@ from typing import Unpack
 import numpy as np
 
 from research.errors import UserError
+from research.models.cut import CutCount
 from research.models.dual_encoder import DualEncoder
 from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
-from research.retrieval.encode import encode_texts
+from research.retrieval.encode import encode_texts, say_cut
 from research.retrieval.named import EncoderOptions, check_choices, check_encoder, check_known, encoder_settings
 from research.retrieval.store import Store, build_store, store_key
 from research.retrieval.used import check_lengths
@@ -33,10 +34,29 @@ class Embedder:
         self.model = DualEncoder.load(folder, precision, **settings)
         self.device = best_device()
         for_inference(self.model, self.device)
+        self.told: set[str] = set()
 
     def key(self, role: str, texts_hash: str) -> str:
         """Hash what a store of these texts depends on."""
         return store_key(self.model_hash, self.model.tower(role), role, self.precision, texts_hash)
+
+    def encode(self, texts: Sequence[str], role: str, token_budget: int | None = None) -> tuple[np.ndarray, int]:
+        """Compute embeddings in memory, and say (once a role) how many texts are longer than what the model reads.
+
+        Args:
+            texts: one a row.
+            role: "query" or "doc", the tower.
+            token_budget: tokens of one batch; None takes the device's default.
+
+        Returns:
+            (N, D) float32, and how many of the texts were cut.
+        """
+        tower, cut = self.model.tower(role), CutCount()
+        embeddings = encode_texts(tower, texts, role, token_budget, cut)
+        if cut.cut and role not in self.told:
+            self.told.add(role)
+            say_cut(cut, tower, role, self.name)
+        return embeddings, cut.cut
 
     def store(
         self,
@@ -124,4 +144,4 @@ def encode(
         raise UserError(f"texts are {repr(texts)[:60]}; expected one text or more. Correct it.")
     check_encoder({"token_budget": token_budget})
     embedder = model if isinstance(model, Embedder) else load_encoder(model)
-    return encode_texts(embedder.model.tower(tower), texts, tower, token_budget)
+    return embedder.encode(texts, tower, token_budget)[0]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from research.errors import UserError
+from research.models.cut import CutCount
 from research.models.dual_encoder import Encoder
 from research.progress import bar
 
@@ -41,15 +42,17 @@ def plan_batches(lengths: Sequence[int], token_budget: int) -> list[np.ndarray]:
     return batches
 
 
-def encode_texts(encoder: Encoder, texts: Sequence[str], role: str, token_budget: int | None = None) -> np.ndarray:
-    """Compute embeddings in memory, in the order of `texts`: for queries and small corpora.
+def encode_texts(
+    encoder: Encoder, texts: Sequence[str], role: str, token_budget: int | None = None, cut: CutCount | None = None
+) -> np.ndarray:
+    """Compute embeddings in memory, in the order of `texts`: for queries and small corpora; `cut` counts those it cuts.
 
     Returns:
         (N, D) float32.
     """
     out = np.empty((len(texts), encoder.dim), dtype=np.float32)
     with bar(len(texts), f"encode {role}", "text") as progress:
-        for batch in encode_batches(encoder, texts, role, token_budget):
+        for batch in encode_batches(encoder, texts, role, token_budget, cut=cut):
             out[batch.positions] = batch.embeddings
             progress.update(len(batch.positions))
     return out
@@ -61,8 +64,9 @@ def encode_batches(
     role: str,
     token_budget: int | None = None,
     skip: Callable[[int], bool] = lambda number: False,
+    cut: CutCount | None = None,
 ) -> Iterator[Batch]:
-    """Yield every batch of the plan but those whose number `skip` turns down.
+    """Yield every batch of the plan but those whose number `skip` turns down; `cut` counts the texts that are cut.
 
     The next window is tokenised in a thread while the model works on this one; tokenizers release the interpreter lock.
 
@@ -92,6 +96,8 @@ def encode_batches(
                     _check_finite(embeddings, positions + start, role)
                     yield Batch(number, positions + start, embeddings)
                 number += 1
+            if cut is not None:
+                cut.add(ids)
 
 
 @torch.inference_mode()
@@ -110,6 +116,21 @@ def encode_batch(encoder: Encoder, ids: list, prompt_tokens: int = 0) -> np.ndar
     device = next(encoder.parameters()).device
     batch = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in encoder.features(ids).items()}
     return encoder(**batch, prompt_tokens=prompt_tokens).cpu().numpy()
+
+
+def say_cut(cut: CutCount, encoder: Encoder, role: str, model: str, of: str = "", option: str = "--{}-max-length") -> None:
+    """Report the texts that the encoder cut, if there are any.
+
+    Args:
+        cut: their count.
+        encoder: that cut them.
+        role: "query" or "doc".
+        model: its name.
+        of: whose texts they are, a word in brackets.
+        option: sets the length, with {} for the role.
+    """
+    kind = ("queries" if role == "query" else "documents") + of
+    cut.say(kind, model, encoder.settings.max_length(role), option.format(role), encoder.longest(role))
 
 
 def default_budget(encoder: Encoder) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from research.errors import UserError
 from research.models.cross_encoder import Reranker, load_cross_encoder
+from research.models.cut import CutCount
 from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
 from research.progress import bar, say
@@ -19,6 +20,8 @@ WINDOW = 2**14  # pairs tokenised and sorted by length together
 
 class Scorer:
     """A cross-encoder by name, loaded: one that cannot be read is refused before anything is computed.
+
+    `cut` is how many of the pairs scored last were longer than what it reads.
 
     Args:
         name: run folder, model folder, hub id or pkg:PACKAGE/PATH.
@@ -34,6 +37,7 @@ class Scorer:
         self.model = load_cross_encoder(folder, precision, max_length)
         self.device = best_device()
         for_inference(self.model, self.device)
+        self.cut, self.told = 0, False
 
     @property
     def identity(self) -> list:
@@ -41,8 +45,14 @@ class Scorer:
         return [self.model_hash, self.model.max_length, self.precision, *([self.model.identity] if self.model.identity else [])]
 
     def score(self, queries: Sequence[str], docs: Sequence[str]) -> np.ndarray:
-        """Score pairs; see `score_pairs`."""
-        return score_pairs(self.model, queries, docs, self.token_budget)
+        """Score pairs; see `score_pairs`. The first time that some are cut it says how many."""
+        cut = CutCount()
+        scores = score_pairs(self.model, queries, docs, self.token_budget, cut)
+        self.cut = cut.cut
+        if cut.cut and not self.told:
+            self.told = True
+            say_cut_pairs(cut, self.model, self.name)
+        return scores
 
 
 def load_reranker(
@@ -73,7 +83,9 @@ def load_reranker(
     return Scorer(model, precision, max_length, token_budget)
 
 
-def score_pairs(model: Reranker, queries: Sequence[str], docs: Sequence[str], token_budget: int | None = None) -> np.ndarray:
+def score_pairs(
+    model: Reranker, queries: Sequence[str], docs: Sequence[str], token_budget: int | None = None, cut: CutCount | None = None
+) -> np.ndarray:
     """Compute the logits of query-document pairs, in length-sorted batches under a token budget.
 
     Args:
@@ -81,6 +93,7 @@ def score_pairs(model: Reranker, queries: Sequence[str], docs: Sequence[str], to
         queries: (N,) texts.
         docs: (N,) texts, one a query.
         token_budget: tokens of one batch, padding included; None takes the device's default.
+        cut: counts the pairs that are cut.
 
     Returns:
         (N,) float32.
@@ -99,12 +112,27 @@ def score_pairs(model: Reranker, queries: Sequence[str], docs: Sequence[str], to
                 batch = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
                 scores[start + positions] = _logits(model, batch)
                 progress.update(len(positions))
+            if cut is not None:
+                cut.add(pairs["input_ids"])
     if not np.isfinite(scores).all():
         raise UserError(
             "the reranker gave nan or inf; expected finite scores. Its weights are damaged, or overflow in "
             "bf16: copy or download the model again, or pass --precision fp32."
         )
     return scores
+
+
+def say_cut_pairs(cut: CutCount, model: Reranker, name: str, of: str = "", option: str = "--reranker-max-length") -> None:
+    """Report the pairs that the reranker cut, if there are any.
+
+    Args:
+        cut: their count.
+        model: that cut them.
+        name: of the model.
+        of: whose pairs they are, a word in brackets.
+        option: sets the length.
+    """
+    cut.say(f"pairs of query and document{of}", name, model.max_length, option, model.positions)
 
 
 def _logits(model: Reranker, batch: dict) -> np.ndarray:

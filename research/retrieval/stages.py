@@ -106,7 +106,7 @@ class Dense:
         # the first call of a process pays for what later ones find ready: it is not timed
         encode_texts(self.model.query, texts[:1], "query")
         start = time.perf_counter()
-        queries = encode_texts(self.model.query, texts, "query", options.token_budget)
+        queries, cut = self.embedder.encode(texts, "query", options.token_budget)
         encoded = time.perf_counter() - start
         settings = self.model.doc.settings
         facts = {
@@ -119,6 +119,8 @@ class Dense:
             "max_length": settings.doc_max_length,
             "store": self.doc_key,
             "documents": len(store.ids),
+            "cut_documents": store.meta.get("cut"),  # of a store of before, not known
+            "cut_queries": cut,
             "documents_per_second": store.meta["texts_per_second"],
             "device": device_name(self.embedder.device),
         }
@@ -153,7 +155,7 @@ class Dense:
         rows = {doc: row for row, doc in enumerate(store.ids)}
         asked = {query: i for i, query in enumerate(dict.fromkeys(query for query, _ in pairs))}
         texts = [self.texts.queries[query] for query in asked]
-        queries = encode_texts(self.model.query, texts, "query", self.options.token_budget)
+        queries, _ = self.embedder.encode(texts, "query", self.options.token_budget)
         docs = store.embeddings[[rows[doc] for _, doc in pairs]]  # (N, D)
         return pair_scores(queries[[asked[query] for query, _ in pairs]], docs, self.cosine).tolist()
 
@@ -221,6 +223,7 @@ class Reranked:
             "model_hash": scorer.model_hash,
             "precision": scorer.precision,
             "max_length": scorer.model.max_length,
+            "cut_pairs": scorer.cut if options.mix < 1 else None,
             "depth": options.depth,
             "mix": options.mix,
             "pairs_per_second": round(pairs / max(timing["seconds"], 1e-3), 1) if options.mix < 1 else None,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from research.errors import UserError
+from research.models.cut import CutCount
 from research.models.dual_encoder import Encoder
 from research.progress import bar, say
 from research.retrieval import encode
@@ -74,11 +75,11 @@ def build_store(
     check_store_folder(folder)
     if (folder / "store.json").exists():  # finished work needs no lock: it may lie on a disk that cannot be written
         say(f"{folder}: finished before; nothing is encoded again")
-        return open_store(folder, key)
+        return _opened(folder, encoder, role, key)
     with exclusive(folder):  # two jobs of a sweep that want one store: the second waits and finds it finished
         if (folder / "store.json").exists():
-            return open_store(folder, key)
-        dim = encoder.dim
+            return _opened(folder, encoder, role, key)
+        cut, dim = CutCount(), encoder.dim
         require_space(folder, len(ids) * dim * 4, f"embeddings of {len(ids):,} texts")
         say(f"{folder}: encoding {len(ids):,} texts ({role})")
         header = journal_header(key, encoder, token_budget)
@@ -97,7 +98,7 @@ def build_store(
                     progress.update(finished[batch])
                 return batch in finished
 
-            for batch in encode.encode_batches(encoder, texts, role, token_budget, skip):
+            for batch in encode.encode_batches(encoder, texts, role, token_budget, skip, cut):
                 rows.write(batch.positions, batch.embeddings)
                 journal.add(batch.number, len(batch.positions))
                 progress.update(len(batch.positions))
@@ -109,6 +110,7 @@ def build_store(
             "role": role,
             "count": len(ids),
             "dim": dim,
+            "cut": cut.cut,
             "resumed_batches": len(finished),
             "seconds": round(seconds, 3),
             "texts_per_second": round((len(ids) - sum(finished.values())) / seconds, 2),  # of this process, not of earlier ones
@@ -118,7 +120,15 @@ def build_store(
         }
         write_json(folder / "store.json", meta)
         (folder / "journal.jsonl").unlink()
-    return open_store(folder, key)
+    return _opened(folder, encoder, role, key)
+
+
+def _opened(folder: Path, encoder: Encoder, role: str, key: str) -> Store:
+    """Open a finished store, and say how many of its texts were cut."""
+    store = open_store(folder, key)
+    count = CutCount(store.meta["count"], store.meta.get("cut", 0))  # stores of before do not know
+    encode.say_cut(count, encoder, role, str(store.meta.get("model", "the model")))
+    return store
 
 
 def open_store(folder: Path, key: str | None = None) -> Store:

@@ -5,19 +5,22 @@ from typing import NamedTuple
 
 import lightning as L
 import numpy as np
+import torch
 
 from research.metrics.retrieval import evaluate, parse_metric, rank_documents
+from research.models.cut import CutCount
 from research.models.dual_encoder import Encoder
 from research.progress import bar
-from research.retrieval.encode import encode_batches
+from research.retrieval.encode import encode_batches, say_cut
 from research.retrieval.exact import exact_search, to_run
-from research.retrieval.rerank import reorder, score_pairs, top_pairs
+from research.retrieval.rerank import reorder, say_cut_pairs, score_pairs, top_pairs
 from research.training.ranks import all_gather_rows
 from research.types import Collection, Ranking
 
 TOP_K = 100  # documents ranked a query, at least
 TOLD = 32  # queries of which a run keeps what it ranked first
 SNIPPET = 240  # characters of a document
+MEASURED = " that are measured on"
 
 
 class Retrieved(NamedTuple):
@@ -48,7 +51,10 @@ def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking
     pairs = top_pairs(run, depth)
     mine = pairs[module.trainer.global_rank :: module.trainer.world_size]
     texts = [data.queries[query] for query, _ in mine], [data.corpus[doc].content for _, doc in mine]
-    logits = all_gather_rows(module, score_pairs(module.model, *texts), len(pairs))
+    cut = CutCount()
+    logits = all_gather_rows(module, score_pairs(module.model, *texts, cut=cut), len(pairs))
+    if _is_first(module, cut, "pairs"):
+        say_cut_pairs(cut, module.model, "the model", MEASURED, "--model.max_length")
     scores: dict[str, dict[str, float]] = {}
     for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
         scores.setdefault(query, {})[doc] = logit
@@ -79,12 +85,26 @@ def _snippet(data: Collection, doc: str | None) -> str:
     return content if len(content) <= SNIPPET else content[:SNIPPET] + "…"
 
 
+def _is_first(module: L.LightningModule, cut: CutCount, kind: str) -> bool:
+    """Add up what the ranks cut; return whether this process is to report it: the first, once a training and kind."""
+    if module.trainer.world_size > 1:
+        counts = module.all_gather(torch.tensor([cut.texts, cut.cut], device=module.device)).sum(0).tolist()
+        cut.texts, cut.cut = counts
+    told = module.__dict__.setdefault("told_cut", set())
+    first = module.trainer.is_global_zero and cut.cut > 0 and kind not in told
+    told.add(kind)
+    return first
+
+
 def _encode(module: L.LightningModule, encoder: Encoder, texts: list[str], role: str) -> np.ndarray:
     """Compute (N, D) embeddings; each rank encodes every world_size-th text."""
     mine = texts[module.trainer.global_rank :: module.trainer.world_size]
     out = np.empty((len(mine), encoder.dim), np.float32)
     with bar(len(mine), f"validate: encode {role}", "text", quiet=not module.trainer.is_global_zero) as progress:
-        for batch in encode_batches(encoder, mine, role):
+        cut = CutCount()
+        for batch in encode_batches(encoder, mine, role, cut=cut):
             out[batch.positions] = batch.embeddings
             progress.update(len(batch.positions))
+    if _is_first(module, cut, role):
+        say_cut(cut, encoder, role, "the model", MEASURED, "--model.{}_max_length")
     return all_gather_rows(module, out, len(texts))

@@ -509,3 +509,32 @@ def test_queries_that_are_trained_and_tested_on_are_counted(typed):
     assert "queries of beir:collection split 'test' (test) are trained on too" in tested.err
     measured = json.loads(Path("run/test.json").read_text())
     assert measured["trained_rows"] == len(measured["per_query"]["ndcg@10"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "expected", "facts"),
+    [
+        (
+            "dual",
+            "--model.doc_max_length 8",
+            r"(warning: )?\d+ of 20 documents that are trained on are longer than the 8 tokens that \./model reads of them; .* "
+            r"\(--model\.doc_max_length reads more, up to 64; .*\)",
+            {"cut_documents", "cut_queries"},
+        ),
+        (
+            "cross",
+            "--model.max_length 8",
+            r"warning: \d+ of \d+ pairs of query and document that are trained on are longer than the 8 tokens .*"
+            r"\(--model\.max_length reads more, up to 64; .*\)",
+            {"cut_pairs"},
+        ),
+    ],
+)
+def test_texts_that_are_longer_than_the_model_reads_are_counted(typed, candidates, kind, length, expected, facts):
+    result = typed(f"fit -c {kind}.yaml {length} --trainer.max_steps 2")
+    lines = result.err.splitlines()
+    assert sum(bool(re.fullmatch(expected, line)) for line in lines) == 1, result.err
+    measured = [line for line in lines if "that are measured on are longer" in line]
+    assert len(measured) == 1, result.err  # once, though it is validated before and after
+    provenance = json.loads(Path("run" if kind == "dual" else "cross", "provenance.json").read_text())
+    assert facts == {name for name in provenance if name.startswith("cut_")}

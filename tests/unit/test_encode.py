@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 
 from research.errors import UserError
+from research.models.cut import CutCount
 from research.models.dual_encoder import load_encoder
-from research.models.settings import Dense, EncoderSettings
+from research.models.guard import module_paths
+from research.models.library import open_encoder, open_reranker
+from research.models.settings import Dense, EncoderSettings, settings_of
+from research.models.stack_encoder import StackEncoder
+from research.models.stack_reranker import StackReranker
 from research.retrieval import encode, journal, store
+from research.retrieval.embedder import encode as encode_in_memory
+from research.retrieval.embedder import load_encoder as load_embedder
 from research.retrieval.encode import encode_texts, plan_batches
+from research.retrieval.rerank import load_reranker, score_pairs
 from research.retrieval.store import build_store, hash_texts, open_store, store_key
 from tests.conftest import WORDS
 
@@ -286,3 +294,62 @@ def test_key_depends_on_weights_precision_and_texts_and_not_on_the_other_role(en
 def test_text_hash_sees_where_one_text_ends():
     assert hash_texts(["a", "b"], ["xy", "z"]) != hash_texts(["a", "b"], ["x", "yz"])
     assert hash_texts(["a", "b"], ["x", "y"]) != hash_texts(["b", "a"], ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            [60, 62, 63, 70],
+            "2 of 4 documents are longer than the 64 tokens that m reads",
+        ),  # with [CLS] and [SEP] 62, 64, 65, 72
+        ([1, 62], None),  # what just fits is not cut
+    ],
+)
+@pytest.mark.parametrize("fast", [True, False])
+def test_texts_that_are_cut_are_counted_exactly(tmp_path, tiny_bert, capsys, monkeypatch, words, expected, fast):
+    encoder = load_encoder(tiny_bert)
+    if not fast:  # tokenizers in Python keep no encodings
+        monkeypatch.setattr("transformers.BatchEncoding.encodings", None)
+    texts = [" ".join(["the"] * count) for count in words]
+    for again in range(3):  # encoded; opened; opened by somebody else
+        ids = [f"d{i}" for i in range(len(texts))]
+        built = build_store(tmp_path / "s", encoder, ids, texts, "doc", "k", {"model": "m"}, BUDGET)
+        err = capsys.readouterr().err
+        assert (expected or "") in err, again
+        assert ("longer than" in err) == bool(expected)
+        assert built.meta["cut"] == (2 if expected else 0)
+    if expected:
+        assert "more the model cannot read" in err
+        assert "warning: 2" in err
+
+
+def test_the_cure_for_texts_that_are_cut_is_a_longer_length(tiny_bert, capsys):
+    embedder = load_embedder(str(tiny_bert), doc_max_length=8)
+    for _ in range(2):
+        encode_in_memory(embedder, ["the " * 9, "the"])
+    err = capsys.readouterr().err
+    assert err.count("1 of 2 documents are longer than the 8 tokens") == 1
+    assert "(--doc-max-length reads more, up to 64; files are cut to shorter passages by search --passage-words)" in err
+
+
+def test_a_library_that_tokenises_itself_is_counted_too(tiny_bert, tiny_reranker):
+    stack = open_encoder(tiny_bert, "fp32")
+    settings = settings_of(stack, tiny_bert, False, module_paths(tiny_bert)).override(doc_max_length=8)
+    cut = CutCount()
+    encode_texts(StackEncoder(stack, settings, 32).eval(), ["the " * 6, "the " * 7, "the"], "doc", cut=cut)  # 8, 9, 3 tokens
+    assert (cut.texts, cut.cut) == (3, 1)
+    cut = CutCount()
+    reranker = StackReranker(open_reranker(tiny_reranker, "fp32"), max_length=8)
+    score_pairs(reranker, ["the"] * 2, ["of", "of " * 9], cut=cut)
+    assert (cut.texts, cut.cut) == (2, 1)
+
+
+def test_pairs_that_a_reranker_cuts_are_counted(tiny_reranker, capsys):
+    scorer = load_reranker(str(tiny_reranker), max_length=8)
+    for _ in range(2):
+        scorer.score(["the"] * 3, ["of " * 4, "of " * 5, "of"])  # [CLS] the [SEP] of … [SEP]: 8, 9, 5 tokens
+        assert scorer.cut == 1
+    err = capsys.readouterr().err
+    assert err.count("1 of 3 pairs of query and document are longer than the 8 tokens") == 1
+    assert "(--reranker-max-length reads more, up to 64;" in err
