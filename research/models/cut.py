@@ -17,15 +17,16 @@ class CutRow(list):
 
 @dataclasses.dataclass
 class CutCount:
-    """How many texts of one kind were read, and how many of them in part."""
+    """How many texts of one kind were read, how many of them in part, and which (numbers in the order of reading)."""
 
     texts: int = 0
     cut: int = 0
+    which: list[int] = dataclasses.field(default_factory=list)
 
     def add(self, rows: Sequence) -> None:
         """Count rows that a model has tokenised; a StackEncoder's or StackReranker's only after their batch was made."""
-        self.texts += len(rows)
-        self.cut += sum(getattr(row, "cut", False) for row in rows)
+        found = [self.texts + i for i, row in enumerate(rows) if getattr(row, "cut", False)]
+        self.texts, self.cut, self.which = self.texts + len(rows), self.cut + len(found), self.which + found
 
     def say(self, kind: str, model: str, limit: int | None, option: str, most: int | None = None) -> None:
         """Report the texts that are not read to their end, if there are any.

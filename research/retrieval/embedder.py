@@ -12,9 +12,10 @@ from research.models.cut import CutCount
 from research.models.dual_encoder import DualEncoder
 from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
+from research.retrieval.earlier import Known
 from research.retrieval.encode import encode_texts, say_cut
 from research.retrieval.named import EncoderOptions, check_choices, check_encoder, check_known, encoder_settings
-from research.retrieval.store import Store, build_store, store_key
+from research.retrieval.store import Store, build_store, made_with, store_key
 from research.retrieval.used import check_lengths
 
 
@@ -39,6 +40,10 @@ class Embedder:
     def key(self, role: str, texts_hash: str) -> str:
         """Hash what a store of these texts depends on."""
         return store_key(self.model_hash, self.model.tower(role), role, self.precision, texts_hash)
+
+    def made_with(self, role: str) -> str:
+        """Hash what an embedding depends on besides its text."""
+        return made_with(self.model_hash, self.model.tower(role), role, self.precision)
 
     def encode(self, texts: Sequence[str], role: str, token_budget: int | None = None) -> tuple[np.ndarray, int]:
         """Compute embeddings in memory, and say (once a role) how many texts are longer than what the model reads.
@@ -67,6 +72,7 @@ class Embedder:
         texts_hash: str,
         token_budget: int | None,
         facts: dict | None = None,
+        known: Sequence[Known] = (),
     ) -> Store:
         """Encode texts into a folder, or open what is there; see `build_store`.
 
@@ -78,10 +84,12 @@ class Embedder:
             texts_hash: of ids and texts.
             token_budget: tokens of one batch; None takes the device's default.
             facts: further lines for store.json.
+            known: embeddings that need not be computed again.
         """
         tower = self.model.tower(role)
         facts = {"model": self.name, "model_hash": self.model_hash, **(facts or {}), **dataclasses.asdict(tower.settings)}
-        return build_store(folder, tower, ids, texts, role, self.key(role, texts_hash), facts, token_budget)
+        facts["made_with"] = self.made_with(role)
+        return build_store(folder, tower, ids, texts, role, self.key(role, texts_hash), facts, token_budget, known)
 
 
 def load_encoder(model: str, precision: str = "fp32", **options: Unpack[EncoderOptions]) -> Embedder:

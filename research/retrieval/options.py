@@ -25,6 +25,7 @@ class Options:
         settings: changes to the models' own EncoderSettings; None keeps a value.
         embeddings: folder of document embeddings made by `encode`, instead of the cache.
         store: folder of document embeddings that is made, or used again if they are what it would hold, instead of the cache.
+        reuse: take embeddings of equal texts from earlier stores of the cache, and from the one that `store` replaces.
         drop_self: leave out the document whose id is the query's, as tasks such as ArguAna demand.
         spare: documents that retrievers return beyond top_k, so that as many are kept when one is dropped.
         token_budget: tokens of one batch of the encoders; None takes the device's default.
@@ -46,6 +47,7 @@ class Options:
     settings: dict = dataclasses.field(default_factory=dict)
     embeddings: Path | None = None
     store: Path | None = None
+    reuse: bool = False
     drop_self: bool = False
     spare: int = 0
     token_budget: int | None = None

@@ -48,7 +48,8 @@ def search(
         mix: λ, the retriever's share beside the reranker's score, 0 to 1 (0).
         reranker_max_length: tokens of a query-document pair; None takes the model's own.
         top_k: documents returned a query; all where the corpus has fewer. BM25 returns none that shares no term with the query.
-        store: folder that keeps the documents' embeddings, for one dense retriever; else they are in the cache.
+        store: folder that keeps the documents' embeddings, for one dense retriever; else they are in the cache. In both, texts
+            that were encoded before are not encoded again: a corpus that changed in part costs what is new.
         cache: of embeddings and indexes, addressed by content; None takes TANDEM_CACHE, else ~/.cache/tandem.
         options: of the verb, by name: index, ef, hnsw_m, bm25_k1, precision, max_length, query_prompt, …; see RetrievalOptions.
 
@@ -81,6 +82,7 @@ def search(
     settings = Options(
         top_k=min(candidates, len(corpus)),
         store=Path(store) if store is not None else None,
+        reuse=True,
         depth=depth or DEPTH,
         mix=mix or 0.0,
         reranker_max_length=reranker_max_length,

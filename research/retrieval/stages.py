@@ -15,6 +15,7 @@ from research.retrieval.journal import device_name
 from research.retrieval.lexical import Bm25
 from research.retrieval.options import Options
 from research.retrieval.rerank import Scorer, rerank_top
+from research.retrieval.reuse import cached_place, own_place
 from research.retrieval.store import Store, hash_texts, open_store
 from research.retrieval.terms import DEFAULT
 from research.runs.hashes import hash_json
@@ -95,7 +96,9 @@ class Dense:
         # what does not fit is refused before anything is computed
         finished = options.store is not None and (options.store / "store.json").exists()
         given = options.store if finished else options.embeddings
-        self.given = open_store(given, self.doc_key) if given is not None else None
+        place, at = (cached_place, cache) if options.store is None else (own_place, options.store)
+        self.place = place(at, self.doc_key, options.reuse, self.embedder.made_with("doc"), texts.docs, self.model.doc.dim)
+        self.given = open_store(given, self.doc_key) if given is not None and not self.place.known else None
         self.key = hash_json(["dense", self.doc_key, query_key, *search, self.cosine])
 
     def compute(self) -> tuple[Ranking, dict]:
@@ -119,7 +122,8 @@ class Dense:
             "max_length": settings.doc_max_length,
             "store": self.doc_key,
             "documents": len(store.ids),
-            "cut_documents": store.meta.get("cut"),  # of a store of before, not known
+            "reused_documents": store.meta.get("reused"),  # None: a store of an earlier version
+            "cut_documents": store.meta.get("cut"),
             "cut_queries": cut,
             "documents_per_second": store.meta["texts_per_second"],
             "device": device_name(self.embedder.device),
@@ -162,9 +166,9 @@ class Dense:
     def _documents(self) -> Store:
         if self.given is not None:
             return self.given
-        folder = self.options.store or self.cache / "embeddings" / self.doc_key[:32]
         texts, budget = self.texts, self.options.token_budget
-        return self.embedder.store(folder, texts.doc_ids, texts.docs, "doc", texts.docs_hash, budget)
+        folder, known = self.place
+        return self.embedder.store(folder, texts.doc_ids, texts.docs, "doc", texts.docs_hash, budget, known=known)
 
     def _graph(self, store: Store) -> HnswIndex:
         options, settings = self.options, self.model.doc.settings
@@ -175,7 +179,9 @@ class Dense:
             "normalize": settings.normalize,
             "prompt": settings.doc_prompt,
         }
-        folder = self.cache / "hnsw" / hash_json([self.doc_key, self.cosine, build])[:32]
+        # with reused rows the same texts can have other last digits
+        of = [self.doc_key, store.meta["sha256"]] if store.meta.get("reused") else self.doc_key
+        folder = self.cache / "hnsw" / hash_json([of, self.cosine, build])[:32]
         return HnswIndex.build(folder, store.embeddings, store.ids, cosine=self.cosine, facts=facts, **build)
 
 

@@ -1,10 +1,12 @@
 """Embedding stores: a folder that survives a kill.
 
-`embeddings.npy` (N, D) float32 in the order of `ids.json`, and `store.json`, which is written last and says what the
-embeddings were made from. Without store.json the folder is unfinished work, and the journal says which batches are done.
+`embeddings.npy` (N, D) float32 in the order of `ids.json`, `texts.npy`, by which a later store finds texts that it need not
+encode again, and `store.json`, which is written last and says what the embeddings were made from. Without store.json the folder
+is unfinished work, and the journal says which batches are done.
 """
 
 import contextlib
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +19,16 @@ from research.models.cut import CutCount
 from research.models.dual_encoder import Encoder
 from research.progress import bar, say
 from research.retrieval import encode
+from research.retrieval.earlier import NEXT, Known, digest_texts, drop_other, has_key, move
 from research.retrieval.journal import Journal, Rows, journal_header, read_journal
 from research.runs.disk import disk_errors, require_space
-from research.runs.files import write_json
+from research.runs.files import atomic_write, write_json
 from research.runs.hashes import hash_file, hash_json, hash_strings
 from research.runs.layout import check_store_folder
 from research.runs.locks import exclusive
 from research.runs.reading import read_json
 
+WRITTEN = 2**14  # rows that are copied together
 FORMAT = 1  # to be raised when code changes what is encoded: older stores then no longer match
 
 
@@ -42,6 +46,11 @@ def store_key(model_hash: str, encoder: Encoder, role: str, precision: str, text
     return hash_json([FORMAT, model_hash, role, encoder.settings.identity(role), precision, texts_hash])
 
 
+def made_with(model_hash: str, encoder: Encoder, role: str, precision: str) -> str:
+    """Hash what the embedding of one text depends on besides the text, and its company in a batch."""
+    return hash_json([FORMAT, model_hash, role, encoder.settings.identity(role), precision])
+
+
 def hash_texts(ids: Sequence[str], texts: Sequence[str]) -> str:
     """Hash texts with their ids, in order."""
     return hash_strings(part for pair in zip(ids, texts, strict=True) for part in pair)
@@ -56,6 +65,7 @@ def build_store(
     key: str,
     facts: dict,
     token_budget: int | None = None,
+    known: Sequence[Known] = (),
 ) -> Store:
     """Encode into `folder`, or finish or open the store that an earlier process began there.
 
@@ -68,59 +78,107 @@ def build_store(
         key: as `store_key` gives it.
         facts: further lines for store.json (model, settings), to be read by people and sidecars.
         token_budget: tokens of one batch; None takes the device's default.
+        known: embeddings that need not be computed again. With them a finished store of other texts in `folder` is replaced
+            in the end; without, it is refused.
 
     Raises:
         UserError: the folder holds other embeddings, or the disk has no room.
     """
     check_store_folder(folder)
-    if (folder / "store.json").exists():  # finished work needs no lock: it may lie on a disk that cannot be written
+    if _is_finished(folder, key, known):  # finished work needs no lock: it may lie on a disk that cannot be written
         say(f"{folder}: finished before; nothing is encoded again")
         return _opened(folder, encoder, role, key)
     with exclusive(folder):  # two jobs of a sweep that want one store: the second waits and finds it finished
-        if (folder / "store.json").exists():
-            return _opened(folder, encoder, role, key)
-        cut, dim = CutCount(), encoder.dim
-        require_space(folder, len(ids) * dim * 4, f"embeddings of {len(ids):,} texts")
-        say(f"{folder}: encoding {len(ids):,} texts ({role})")
-        header = journal_header(key, encoder, token_budget)
-        finished = read_journal(folder, header)
-        if not finished:  # an old journal must not outlive its rows, or a later run would take zeros for finished work
-            (folder / "journal.jsonl").unlink(missing_ok=True)
-        start = time.perf_counter()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(disk_errors(folder))
-            rows = stack.enter_context(Rows(folder / "embeddings.npy", len(ids), dim, fresh=not finished))
-            journal = stack.enter_context(Journal(folder / "journal.jsonl", header, rows, fresh=not finished))
-            progress = stack.enter_context(bar(len(ids), f"encode {role}", "text"))
-
-            def skip(batch: int) -> bool:
-                if batch in finished:
-                    progress.update(finished[batch])
-                return batch in finished
-
-            for batch in encode.encode_batches(encoder, texts, role, token_budget, skip, cut):
-                rows.write(batch.positions, batch.embeddings)
-                journal.add(batch.number, len(batch.positions))
-                progress.update(len(batch.positions))
-        seconds = time.perf_counter() - start
-        write_json(folder / "ids.json", list(ids), indent=None)
-        meta = {
-            "key": key,
-            "ids": hash_strings(ids),
-            "role": role,
-            "count": len(ids),
-            "dim": dim,
-            "cut": cut.cut,
-            "resumed_batches": len(finished),
-            "seconds": round(seconds, 3),
-            "texts_per_second": round((len(ids) - sum(finished.values())) / seconds, 2),  # of this process, not of earlier ones
-            "sha256": hash_file(folder / "embeddings.npy"),
-            "environment": header["environment"],
-            **facts,
-        }
-        write_json(folder / "store.json", meta)
-        (folder / "journal.jsonl").unlink()
+        if not _is_finished(folder, key, known):
+            new = folder / NEXT
+            if (folder / "store.json").exists() and not has_key(new, key):
+                drop_other(new, key)
+                _encode(new, encoder, ids, texts, role, key, facts, token_budget, known)
+            if has_key(new, key):  # as it is also after a kill while the files took their places
+                move(new, folder)
+            else:
+                shutil.rmtree(new, ignore_errors=True)
+                _encode(folder, encoder, ids, texts, role, key, facts, token_budget, known)
     return _opened(folder, encoder, role, key)
+
+
+def _is_finished(folder: Path, key: str, known: Sequence[Known]) -> bool:
+    """Return whether there is a finished store; with `known` only one of this key."""
+    return (folder / "store.json").exists() and (not known or has_key(folder, key))
+
+
+def _encode(
+    folder: Path,
+    encoder: Encoder,
+    ids: Sequence[str],
+    texts: Sequence[str],
+    role: str,
+    key: str,
+    facts: dict,
+    token_budget: int | None,
+    known: Sequence[Known],
+) -> None:
+    """Make a store, or go on with it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cut, dim = CutCount(), encoder.dim
+    require_space(folder, len(ids) * dim * 4, f"embeddings of {len(ids):,} texts")
+    header, left = journal_header(key, encoder, token_budget), np.arange(len(ids))
+    if known:
+        left = np.delete(left, np.concatenate([part.positions for part in known]))
+        header |= {"left": hash_strings([left.tobytes().hex()])}
+        say(
+            f"{folder}: {len(ids) - len(left):,} of {len(ids):,} texts were encoded before and are taken from there; the last "
+            "digits may be others than if all were encoded now"
+        )
+    say(f"{folder}: encoding {len(left):,} texts ({role})")
+    finished = read_journal(folder, header)
+    if not finished:  # an old journal must not outlive its rows, or a later run would take zeros for finished work
+        (folder / "journal.jsonl").unlink(missing_ok=True)
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(disk_errors(folder))
+        rows = stack.enter_context(Rows(folder / "embeddings.npy", len(ids), dim, fresh=not finished))
+        journal = stack.enter_context(Journal(folder / "journal.jsonl", header, rows, fresh=not finished))
+        progress = stack.enter_context(bar(len(left), f"encode {role}", "text"))
+        for part in known:
+            for at in range(0, len(part.rows), WRITTEN):
+                some = slice(at, at + WRITTEN)
+                rows.write(part.positions[some], part.embeddings[part.rows[some]])
+
+        def skip(batch: int) -> bool:
+            if batch in finished:
+                progress.update(finished[batch])
+            return batch in finished
+
+        for batch in encode.encode_batches(encoder, [texts[i] for i in left], role, token_budget, skip, cut):
+            rows.write(left[batch.positions], batch.embeddings)
+            journal.add(batch.number, len(batch.positions))
+            progress.update(len(batch.positions))
+    seconds = time.perf_counter() - start
+    write_json(folder / "ids.json", list(ids), indent=None)
+    digests = digest_texts(texts)
+    digests[left[cut.which], -1] = 1
+    for part in known:
+        digests[part.positions, -1] = part.cut
+    with atomic_write(folder / "texts.npy", "wb") as stream:
+        np.save(stream, digests)
+    meta = {
+        "key": key,
+        "ids": hash_strings(ids),
+        "role": role,
+        "count": len(ids),
+        "dim": dim,
+        "cut": int(digests[:, -1].sum()),
+        "reused": len(ids) - len(left),
+        "resumed_batches": len(finished),
+        "seconds": round(seconds, 3),
+        "texts_per_second": round((len(left) - sum(finished.values())) / seconds, 2),  # of this process, not of earlier ones
+        "sha256": hash_file(folder / "embeddings.npy"),
+        "environment": header["environment"],
+        **facts,
+    }
+    write_json(folder / "store.json", meta)
+    (folder / "journal.jsonl").unlink()
 
 
 def _opened(folder: Path, encoder: Encoder, role: str, key: str) -> Store:

@@ -21,7 +21,7 @@ SWEEP = "sweep.json"  # in a sweep's folder: whose it is
 WANDB = "wandb.json"  # id of the W&B run, and the names of its summary
 LOCK = "lock"  # held by the command that writes into the folder
 MODEL = "model"  # folder of the best checkpoint: what verbs load
-STORE_FILES = (LOCK, "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
+STORE_FILES = (LOCK, "journal.jsonl", "embeddings.npy", "ids.json", "texts.npy", "store.json")
 LONGEST = 240  # bytes of a name: disks take 255, and a log of the name has an ending
 
 

@@ -113,7 +113,7 @@ def test_pretty_results_are_read_by_people(research, passages):
     assert snippet.strip() == PASSAGES["bees"]
 
 
-def test_a_store_keeps_the_embeddings_and_refuses_other_texts(research, passages, tiny_bert, tmp_path):
+def test_a_store_keeps_the_embeddings_and_encodes_what_is_new(research, passages, tiny_bert, tmp_path):
     search = ["search", "--query", "honey", "--retriever", tiny_bert, "--store", tmp_path / "store", "--corpus"]
     first = research(*search, passages)
     assert (tmp_path / "store/store.json").exists()
@@ -122,9 +122,40 @@ def test_a_store_keeps_the_embeddings_and_refuses_other_texts(research, passages
     assert lines(research(*search, passages)) == lines(first)
     assert (tmp_path / "store/embeddings.npy").stat().st_mtime_ns == at
     passages.write_text(passages.read_text() + json.dumps({"_id": "new", "text": "honey"}) + "\n")
-    refused = research(*search, passages)
-    assert refused.code == 2
-    assert "weights, texts or settings differ" in refused.err
+    changed = research(*search, passages)
+    assert "5 of 6 texts were encoded before and are taken from there" in changed.err
+    assert "encoding 1 texts (doc)" in changed.err
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {
+        "lock",
+        "embeddings.npy",
+        "ids.json",
+        "texts.npy",
+        "store.json",
+    }
+    anew = research(*search[:-3], "--store", tmp_path / "anew", "--corpus", passages)
+    assert hits(lines(changed)[0]) == pytest.approx(hits(lines(anew)[0]), abs=1e-5)
+    (tmp_path / "other.txt").write_text("nothing alike\n")
+    for refused in (research(*search, tmp_path / "other.txt"), research(*search, passages, "--max-length", "8")):
+        assert refused.code == 2
+        assert "weights, texts or settings differ" in refused.err
+
+
+def test_of_a_changed_folder_only_what_is_new_is_encoded(research, tiny_bert, tmp_path):
+    (tmp_path / "notes").mkdir()
+    for name in "abc":
+        (tmp_path / f"notes/{name}.md").write_text(f"{name} " * 9)
+    search = ["search", "--corpus", tmp_path / "notes", "--query", "c", "--retriever", tiny_bert]
+    assert "encoding 3 texts" in research(*search).err
+    (tmp_path / "notes/a.md").unlink()
+    (tmp_path / "notes/d.md").write_text("the of and")
+    changed = research(*search)
+    assert "2 of 3 texts were encoded before" in changed.err
+    assert "encoding 1 texts" in changed.err
+    again = research(*search)
+    assert "finished before" in again.err
+    anew = research(*search, "--cache", tmp_path / "empty")
+    assert hits(lines(changed)[0]) == pytest.approx(hits(lines(anew)[0]), abs=1e-5)
+    assert lines(again) == lines(changed)
 
 
 def test_hnsw_finds_what_exact_search_finds(research, collection, tiny_bert):

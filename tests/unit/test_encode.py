@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +19,12 @@ from research.models.library import open_encoder, open_reranker
 from research.models.settings import Dense, EncoderSettings, settings_of
 from research.models.stack_encoder import StackEncoder
 from research.models.stack_reranker import StackReranker
-from research.retrieval import encode, journal, store
+from research.retrieval import earlier, encode, journal, store
 from research.retrieval.embedder import encode as encode_in_memory
 from research.retrieval.embedder import load_encoder as load_embedder
 from research.retrieval.encode import encode_texts, plan_batches
 from research.retrieval.rerank import load_reranker, score_pairs
+from research.retrieval.reuse import known_texts
 from research.retrieval.store import build_store, hash_texts, open_store, store_key
 from tests.conftest import WORDS
 
@@ -353,3 +355,84 @@ def test_pairs_that_a_reranker_cuts_are_counted(tiny_reranker, capsys):
     err = capsys.readouterr().err
     assert err.count("1 of 3 pairs of query and document are longer than the 8 tokens") == 1
     assert "(--reranker-max-length reads more, up to 64;" in err
+
+
+# ---- texts that were encoded before ---------------------------------------------------------------------------------
+
+CHANGED = [*TEXTS[7:], "a new text", "another one"]
+CHANGED_IDS = [f"c{i}" for i in range(len(CHANGED))]
+
+
+def rebuild(folder, encoder, known, key="other"):
+    return build_store(folder, encoder, CHANGED_IDS, CHANGED, "doc", key, {"made_with": "m"}, BUDGET, known)
+
+
+@pytest.fixture
+def old(tmp_path, encoder):
+    """A finished store of TEXTS."""
+    return build_store(tmp_path / "old", encoder, IDS, TEXTS, "doc", "k", {"made_with": "m"}, BUDGET).folder
+
+
+def test_only_new_texts_are_encoded_and_all_embeddings_are_those_of_a_new_store(tmp_path, encoder, old, monkeypatch):
+    straight = rebuild(tmp_path / "straight", encoder, ())
+    encoded = []
+    real = encode.encode_batch
+    monkeypatch.setattr(encode, "encode_batch", lambda encoder, ids, *more: encoded.extend(ids) or real(encoder, ids, *more))
+    reused = rebuild(tmp_path / "new", encoder, known_texts([old], "m", CHANGED, 32))
+    assert sorted(map(len, encoded)) == sorted(map(len, encoder.tokenize(CHANGED[-2:], "doc")))
+    assert (reused.meta["reused"], reused.ids) == (len(CHANGED) - 2, CHANGED_IDS)
+    np.testing.assert_allclose(reused.embeddings, straight.embeddings, atol=1e-5)
+    assert known_texts([old], "another model", CHANGED, 32) == []
+    assert known_texts([tmp_path / "none"], "m", CHANGED, 32) == []
+
+
+def test_a_damaged_store_gives_no_embeddings(encoder, old):
+    (old / "embeddings.npy").write_bytes((old / "embeddings.npy").read_bytes()[:-1] + b"x")
+    assert known_texts([old], "m", CHANGED, 32) == []
+
+
+def test_a_store_is_replaced_in_the_end_and_a_kill_leaves_the_old_one(tmp_path, encoder, old, monkeypatch):
+    before = open_store(old, "k").embeddings.copy()
+    known = [
+        part._replace(positions=part.positions[:40], rows=part.rows[:40], cut=part.cut[:40])
+        for part in known_texts([old], "m", CHANGED, 32)
+    ]
+    stop_after(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(old, encoder, known)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(open_store(old, "k").embeddings, before)
+    replaced = rebuild(old, encoder, known)
+    assert replaced.meta["resumed_batches"] == 3
+    straight = rebuild(tmp_path / "straight", encoder, known)
+    np.testing.assert_array_equal(replaced.embeddings, straight.embeddings)
+    assert not (old / earlier.NEXT).exists()
+
+
+@pytest.mark.parametrize("moved", [0, 1, 3])
+def test_a_kill_while_the_new_store_takes_its_place_loses_nothing(tmp_path, encoder, old, monkeypatch, moved):
+    straight = rebuild(tmp_path / "straight", encoder, known_texts([old], "m", CHANGED, 32)).embeddings
+    calls = iter(range(10**6))
+    real = os.replace
+
+    def dying(a, b):
+        if Path(b).parent == old and Path(a).parent.name == earlier.NEXT and next(calls) == moved:
+            raise KeyboardInterrupt
+        real(a, b)
+
+    monkeypatch.setattr(earlier.os, "replace", dying)
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(old, encoder, known_texts([old], "m", CHANGED, 32))
+    monkeypatch.undo()
+    assert not (old / "store.json").exists()
+    monkeypatch.setattr(encode, "encode_batch", None)  # nothing is encoded again
+    np.testing.assert_array_equal(rebuild(old, encoder, ()).embeddings, straight)
+
+
+def test_texts_that_were_cut_are_known_to_be(tmp_path, encoder, capsys):
+    texts = ["the " * 70, "of", "the " * 80]
+    first = build_store(tmp_path / "a", encoder, ["1", "2", "3"], texts, "doc", "a", {"made_with": "m"}, BUDGET)
+    known = known_texts([first.folder], "m", [texts[2], "new " * 90, "of"], 32)
+    second = build_store(tmp_path / "b", encoder, ["1", "2", "3"], [texts[2], "and " * 90, "of"], "doc", "b", {}, BUDGET, known)
+    assert (first.meta["cut"], second.meta["cut"]) == (2, 2)
+    assert np.load(tmp_path / "b/texts.npy")[:, -1].tolist() == [1, 1, 0]
