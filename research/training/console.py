@@ -70,12 +70,14 @@ def say_broken(out: Path, differences: list[Difference], tracker: Tracker) -> in
     return 1
 
 
-def print_result(out: Path | None, result: dict, as_json: bool) -> int:
+def print_result(out: Path | None, result: dict, as_json: bool, precision: str) -> int:
     """Print the metrics of a run, as a table or in a line of JSON; return the exit code.
 
     Args:
         out: the folder that they are written to; None where nothing was written.
         result: as metrics.json has it; what is no number is null there, and nan in the table.
+        as_json: in a line of JSON.
+        precision: that it was computed in, as Lightning names it; `retrieve` may differ from it by rounding.
     """
     metrics, untrained, intervals = result["metrics"], result.get("untrained") or {}, result.get("intervals") or {}
     if as_json:
@@ -88,8 +90,9 @@ def print_result(out: Path | None, result: dict, as_json: bool) -> int:
         between = "   [{:.4f}, {:.4f}]".format(*intervals[name]) if name in intervals else ""
         before = f"   untrained {_number(untrained[name]):.4f}" if name in untrained else ""
         print(f"{name:{width}} {_number(value):.4f}{between}{before}")
-    if intervals:
-        print("[95% bootstrap interval over the examples; other seeds are not in it]")
+    if metrics:
+        about = "95% bootstrap interval over the examples; other seeds are not in it; " if intervals else ""
+        print(f"[{about}computed in {precision.replace('32-true', 'fp32')}]")
     print(f"\nwritten to {out}" if out is not None else "\nnothing is written: there is no run folder yet")
     return 0
 

@@ -130,7 +130,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         say(f"{out}: finished before; nothing is trained again. Name another --out for another run")
         if reason := stale_reason(out, None if data is None else data.describe()):
             say(f"warning: {out} is stale: {reason}")
-        return print_result(out, metrics_of(out), args.json)
+        return print_result(out, metrics_of(out), args.json, str(resolved["trainer"].get("precision") or "32-true"))
     data = data or build_data(config, resolved)
     module = module or build(config, data)
     point = point_of(ids_of(resolved, module.base_hash, data.describe()))
@@ -190,7 +190,9 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         if not differences and not config.keep_checkpoints:
             drop_checkpoints(out)
         summarise(tracker, out, metrics, module)
-        return say_broken(out, differences, tracker) if differences else print_result(out, metrics, args.json)
+        return (
+            say_broken(out, differences, tracker) if differences else print_result(out, metrics, args.json, trainer.precision)
+        )
 
 
 def _results(module: TrainingModule, trainer: L.Trainer, seconds: float) -> dict:
@@ -248,4 +250,4 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
     is_run = (out / PROVENANCE).exists()
     if is_run:
         write_json(out / f"{verb}.json", result)
-    return print_result(out if is_run else None, strict(result), args.json)
+    return print_result(out if is_run else None, strict(result), args.json, trainer.precision)

@@ -203,6 +203,8 @@ def _print(args: argparse.Namespace, scored: dict[str, Scores], metric: str) -> 
         return
     milliseconds = {name: {"ms/query": stage["facts"]["ms_per_query"]} for name, stage in scored.items()}
     print(scores.table({name: stage["metrics"] | milliseconds[name] for name, stage in scored.items()}, intervals))
+    if precisions := {stage["facts"]["precision"] for stage in scored.values() if "precision" in stage["facts"]}:
+        print(f"[95% bootstrap interval of {metric} over the queries; computed in {' and '.join(sorted(precisions))}]")
     if pairs := scores.comparisons(scored, metric):
         print("\n" + scores.comparison_lines(pairs))
     print(f"\nwritten to {args.out}")

@@ -184,6 +184,14 @@ def test_test_measures_the_test_split(typed):
     assert kept["metrics"]["mrr@10"] == pytest.approx(found.json["metrics"]["mrr@10"], abs=1e-6)
 
 
+@pytest.mark.parametrize(("precision", "said"), [("bf16-mixed", "bf16-mixed"), ("32-true", "fp32")])
+def test_printed_numbers_say_their_precision(typed, precision, said):
+    """`retrieve` on the same model computes in fp32, and its numbers differ a little from those of bf16."""
+    command = f"{FIT} --trainer.precision {precision}"
+    for line in (command, command, "test -c run/config.yaml --data.test_split test"):  # trained, found finished, tested
+        assert f"; computed in {said}]" in typed(line).out
+
+
 def test_cross_encoder_is_validated_and_tested(typed, candidates):
     best = typed("fit -c cross.yaml --json").json
     assert typed("validate -c cross/config.yaml --json").json["metrics"] == pytest.approx(best["metrics"])

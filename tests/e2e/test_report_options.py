@@ -63,7 +63,7 @@ def test_systems_are_tested_against_a_baseline(tmp_path, research):
     result = research("report", "runs/retrieve", "--baseline", "BM52", "--out", "out")
     assert (result.code, "baseline 'BM52' is no system; did you mean 'BM25'?" in result.err) == (2, True), result.err
     result = research("report", "runs/retrieve", "--baseline", "retrieve", "--out", "out")
-    assert (result.code, "baseline 'retrieve' fits 'BM25', '" in result.err) == (2, True), result.err
+    assert (result.code, "baseline 'retrieve' fits 'dual (exact)', 'BM25', " in result.err) == (2, True), result.err
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def test_each_row_has_the_interval_of_its_first_metric_in_100_columns(research, 
         low, high = bootstrap_interval(values, samples=10_000)
         assert f"{values.mean():.4f}  [{low:.4f}, {high:.4f}]" in line
         assert found["intervals"]["ndcg@10"][name] == [low, high]
+    assert "[95% bootstrap interval of ndcg@10 over the queries; computed in fp32]" in lines
     assert max(map(len, lines[: 1 + len(per_query)])) <= 100
     command = ["evaluate", "--data", f"beir:{collection}", "--split", "test", "--runs", tmp_path / "out/bm25.trec"]
     assert research(*command).out.splitlines()[1].split()[:4] == lines[1].split()[:4]
