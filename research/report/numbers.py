@@ -59,4 +59,4 @@ def plain(value: float) -> str:
 
 def counted(n: int, noun: str) -> str:
     """`1 run`, `3 runs`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{n} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from research.report.factors import named, shown
 from research.report.figures.render import VERSION, can_draw
 from research.report.figures.theme import COLOURS, CONFIG, SHAPES, Figure, for_page
 from research.report.goals import declaration, direction, recorded
+from research.report.numbers import counted
 from research.report.outputs import outputs
 from research.report.page.explorer_curves import thinned_curves
 from research.runs.options import SEED
@@ -35,14 +37,14 @@ class Explorer(NamedTuple):
         library: of the charts; "" where vl-convert is not installed.
         script: of the explorer.
         hashes: of both scripts, for the page's Content-Security-Policy: no other script runs.
-        count: how many entries there are.
+        holds: what the entries are: `3 systems and 2 trainings`.
     """
 
     data: str
     library: str
     script: str
     hashes: list[str]
-    count: int
+    holds: str
 
 
 def explorer(
@@ -69,7 +71,12 @@ def explorer(
     text = json.dumps(data(entries, metric, higher, factors, facts, labels) | specs, ensure_ascii=False, separators=(",", ":"))
     scripts = [library(), script()]
     hashes = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts if code]
-    return Explorer(text.replace("<", "\\u003c"), *scripts, hashes, len(entries))
+    return Explorer(text.replace("<", "\\u003c"), *scripts, hashes, _holds(entries))
+
+
+def _holds(entries: Sequence[Entry]) -> str:
+    kinds = Counter(entry.kind for entry in entries)
+    return " and ".join(counted(kinds[kind], kind) for kind in ("system", "training") if kinds[kind])
 
 
 def data(
