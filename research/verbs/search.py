@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--texts", action="store_true", help="documents' texts too")
     group.add_argument("--pretty", action="store_true", help="results to be read, instead of JSON lines")
     group = options.add_index(parser)
-    group.add_argument("--store", type=Path, metavar="DIR", help="keep the documents' embeddings there, and use them again")
+    group.add_argument("--store", type=Path, metavar="DIR", help="keep embeddings there: only new texts are encoded")
     options.add_reranking(parser, "100")
     options.add_encoder(parser)
     options.add_cache(options.add_computation(parser))
