@@ -140,10 +140,17 @@ class BestModel(L.Callback):
             self.pending = None
 
     def doubts(self) -> list[str]:
-        """Return doubts whether the validation can tell the best model from the others and from the untrained one."""
+        """Return what speaks against the best model: it is worse than the untrained one, or not told from it or the others."""
+        if self.best is None:
+            return []
         name = self.monitor.removeprefix("val/")
-        untrained = (self.first_per_query or {}).get(name)
-        return [] if self.best is None else doubts(name, self.best["step"], self.checkpoints, untrained)
+        trained, untrained, against = self.best["metrics"][name], (self.first or {}).get(name), []
+        if untrained is not None and self._worth(trained) < self._worth(untrained):
+            against.append(
+                f"the training has made the model worse: {name} {trained:.4f} at its best step ({self.best['step']}), "
+                f"{untrained:.4f} untrained. Lower --model.optimisation.lr, train on more data, or keep the untrained model"
+            )
+        return against + doubts(name, self.best["step"], self.checkpoints, (self.first_per_query or {}).get(name))
 
     def _keep(self, module: L.LightningModule, weights: dict | None, facts: dict) -> None:
         try:

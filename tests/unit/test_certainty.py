@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from research.metrics.significance import bootstrap_interval
+from research.training.best_model import BestModel
 from research.training.certainty import doubts, intervals
 
 RNG = np.random.default_rng(0)
@@ -56,3 +57,18 @@ def test_a_gain_within_chance_is_said():
     (said,) = doubts("mrr@10", 10, {10: named(base)}, named(base + RNG.normal(0, 0.3, 200)))
     assert said == "on the validation's 200 examples the change in mrr@10 since the untrained model is within chance"
     assert doubts("mrr@10", 10, {10: named(base)}, None) == []
+
+
+@pytest.mark.parametrize(
+    ("lower", "trained", "warned"), [(False, 0.4, True), (False, 0.6, False), (True, 0.4, False), (True, 0.6, True)]
+)
+def test_a_model_that_is_worse_than_the_untrained_one_is_said_to_be(tmp_path, lower, trained, warned):
+    """Also where it is certainly worse: no interval is doubted then, and nothing else would say it."""
+    best = BestModel(tmp_path, "val/x", lower=lower)
+    best.first, best.first_per_query = {"x": 0.5}, {"x": named(np.full(50, 0.5))}
+    best.best, best.checkpoints = {"step": 3, "metrics": {"x": trained}}, {3: named(np.full(50, trained))}
+    said = [doubt for doubt in best.doubts() if "has made the model worse" in doubt]
+    assert len(said) == warned
+    assert not warned or f"x {trained:.4f} at its best step (3), 0.5000 untrained" in said[0]
+    best.first, best.first_per_query = None, None  # of a run that was begun by earlier code
+    assert best.doubts() == []
