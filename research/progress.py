@@ -17,8 +17,11 @@ FIRST, INTERVAL = 2, 30  # seconds until a log file has the first state of a bar
 class Lines:
     """A log file's end of a bar: each state on a line of its own, where a terminal would redraw one."""
 
+    last = ""
+
     def write(self, text: str) -> None:
-        if state := text.strip():
+        if (state := text.strip()) and state.partition("[")[0] != self.last:  # closing a bar shows its last state once more
+            self.last = state.partition("[")[0]
             sys.stderr.write(state + "\n")
 
     def flush(self) -> None:
@@ -40,6 +43,7 @@ def bar(total: int, desc: str, unit: str, initial: int = 0, quiet: bool = False)
             leave=False,
             mininterval=0.2,
             dynamic_ncols=True,
+            position=0,  # a bar within another takes its line: to go up, tqdm writes ESC[A, which some terminals show
         )
     # smoothing=0: the time left is by the mean speed, which the shift below would distort otherwise
     logged = tqdm(

@@ -1,11 +1,19 @@
 """What is said on stderr while something is computed: at once, now and then, or not at all."""
 
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 import time
 
 import pytest
 import tqdm
 
 from research.progress import bar, say
+from tests.tiers import ROOT
 
 
 def test_a_log_gets_its_first_state_after_two_seconds_and_the_next_after_thirty(capsys, monkeypatch):
@@ -34,3 +42,32 @@ def test_the_environment_quiets_lines_and_bars_but_no_warning(capsys, monkeypatc
     err = capsys.readouterr().err
     assert ("index: exact" in err, "encode doc" in err) == (not quiet, not quiet)
     assert "warning: 1 text is cut" in err
+
+
+def test_a_finished_bar_stands_once_in_a_log(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(tqdm.std, "time", lambda: now[0])
+    with bar(10, "encode doc", "text") as progress:
+        now[0] = 140.0
+        progress.update(10)  # the state of its end, which closing shows again
+    assert capsys.readouterr().err.count("10/10") == 1
+
+
+def test_a_bar_within_a_bar_moves_no_cursor():
+    """A terminal that knows no ESC[A (TERM=dumb, an editor's) shows it as text."""
+    code = (
+        "import time\n"
+        "from research.progress import bar\n"
+        "with bar(4, 'train', 'batch') as outer:\n"
+        "    with bar(4, 'validate', 'text') as inner:\n"
+        "        for _ in range(4): time.sleep(0.25); inner.update()\n"
+        "    time.sleep(0.25); outer.update(4)\n"
+    )
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, cwd=ROOT, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 2**16).decode()
+    assert "train: 100%" in shown
+    assert "validate:  50%" in shown
+    assert "\x1b" not in shown
