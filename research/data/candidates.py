@@ -49,7 +49,7 @@ class CandidateDataset(Dataset):
         return len(self.queries)
 
     def __getitem__(self, key: tuple[int, int]) -> Candidates:
-        """The group of query `index` in `epoch`: a function of (seed, epoch, index) alone."""
+        """Return the group of query `index` in `epoch`: a function of (seed, epoch, index) alone."""
         epoch, index = key
         query = self.queries[index]
         draw = random.Random(f"candidates {self.seed} {epoch} {index}")
@@ -174,7 +174,7 @@ class CandidateData(RetrievalData):
         self.shared = self.count_shared(self.collections)
 
     def describe(self) -> dict:
-        """What the training reads, for provenance."""
+        """Describe what the training reads, for provenance."""
         facts = {"train": self.fingerprint, "queries": len(self.queries)} | count_by_text(self.queries) | self.shared
         for name, data in self.collections.items():
             facts |= {name: data.fingerprint, f"{name}_run": hash_file(Path(self.files[name]))}

@@ -190,7 +190,7 @@ def check_template(examples: Examples, tokenizer: "PreTrainedTokenizerBase") -> 
 
 
 def _first_rows(rows: list[dict]) -> Iterator[tuple[str, dict, list[dict]]]:
-    """(what, row, messages): the first row that has it; of tools, calls, a system text and other keys of messages."""
+    """Yield (what, row, messages), the first row that has it: of tools, calls, a system text and other keys of messages."""
     seen = set()
     for row in rows:
         parts = [value for name, value in row.items() if isinstance(value, list) and name not in ("tools", "rejected")]

@@ -69,7 +69,7 @@ def is_conversation(value: Json) -> bool:
 
 
 def turns_of(name: str, value: Json) -> list[Message]:
-    """`messages_of`; texts without roles are the user's and the assistant's in turn, as in LIMA and the first UltraChat."""
+    """Read messages as `messages_of` does; texts without roles are the user's and the assistant's in turn, as in LIMA."""
     if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
         return [(prompts.assistant if at % 2 else prompts.user)(text) for at, text in enumerate(value)]
     return messages_of(name, value)

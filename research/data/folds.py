@@ -66,7 +66,7 @@ def fold_of(relevant: dict[str, int], folds: int) -> int:
 
 
 def parse_fold(text: str) -> tuple[int, int]:
-    """`0/2` → (0, 2).
+    """Parse a fold: `0/2` → (0, 2).
 
     Raises:
         UserError: not of that form, or a fold that is not there.

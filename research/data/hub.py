@@ -56,7 +56,7 @@ def load_hub_texts(name: str, bad: BadRows, queries: bool = True) -> tuple[Corpu
 
 
 def _collection(name: str) -> tuple[str, str | None, str | None]:
-    """NAME[@REVISION,REVISION] → repository, its revision, that of its judgements."""
+    """Parse NAME[@REVISION,REVISION] as repository, its revision, and that of its judgements."""
     repo, config, revisions = parse_name(name)
     if config:
         raise UserError(
@@ -76,7 +76,7 @@ def _texts(name: str, tables: "_Tables", bad: BadRows, queries: bool = True) -> 
 
 
 def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:
-    """(`hf:NAME SPLIT row N`, row) of one split of any dataset, or of slices of splits.
+    """Yield (`hf:NAME SPLIT row N`, row) of one split of any dataset, or of slices of splits.
 
     Args:
         name: what stands after `hf:`, NAME[:CONFIG][@REVISION].
@@ -108,7 +108,7 @@ def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:
 
 
 def parse_name(name: str) -> tuple[str, str | None, str | None]:
-    """NAME[:CONFIG][@REVISION] → its three parts; a folder may have these signs in its own name."""
+    """Parse NAME[:CONFIG][@REVISION] as its three parts; a folder may have these signs in its own name."""
     if Path(name).exists():
         return name, None, None
     repo, _, revision = name.partition("@")

@@ -77,7 +77,7 @@ def conversation(row: dict) -> Shaped:
 
 
 def text(row: dict) -> Shaped:
-    """Raw text."""
+    """Read raw text."""
     return {"text": text_of("text", row["text"])}, {"text"}
 
 

@@ -141,7 +141,7 @@ class InstructionData(LanguageData):
         self.shared = self.count_shared(self.collections)
 
     def describe(self) -> dict:
-        """What the training reads, for provenance."""
+        """Describe what the training reads, for provenance."""
         facts = {"train": self.examples.fingerprint, "examples": len(self.examples.rows)}
         return facts | {name: data.fingerprint for name, data in self.collections.items()}
 
@@ -164,7 +164,7 @@ class InstructionData(LanguageData):
         return InstructionCollate(model.pad_token_id, self.chunk_overhead, self.packing, room, flat)
 
     def questions(self, name: str, count: int) -> list[tuple[str, str | list[dict], str]]:
-        """(example, prompt, reference) of up to `count` of the named examples, spread evenly over those that fit max_length and
+        """Return (example, prompt, reference) of up to `count` named examples, spread evenly over those that fit max_length and
         whose completion has a text.
 
         Raises:

@@ -53,7 +53,7 @@ class PairDataset(Dataset):
         return len(self.examples)
 
     def __getitem__(self, key: tuple[int, int]) -> Pair:
-        """The example `index` as it is in `epoch`: a function of (seed, epoch, index) alone."""
+        """Return the example `index` as it is in `epoch`: a function of (seed, epoch, index) alone."""
         epoch, index = key
         i, doc = self.examples[index]
         query = self.queries[i]
@@ -184,7 +184,7 @@ class PairData(RetrievalData):
         self.shared = self.count_shared(self.collections)
 
     def describe(self) -> dict:
-        """What the training reads, for provenance."""
+        """Describe what the training reads, for provenance."""
         facts = {"train": self.fingerprint, "queries": len(self.queries), "examples": len(self.dataset)}
         facts |= count_by_text(self.queries)
         return facts | {name: data.fingerprint for name, data in self.collections.items()} | self.shared

@@ -155,7 +155,7 @@ class PreferenceData(LanguageData):
         self.shared = self.count_shared(self.collections)
 
     def describe(self) -> dict:
-        """What the training reads, for provenance."""
+        """Describe what the training reads, for provenance."""
         rows = self.examples.rows
         facts = {"train": self.examples.fingerprint, "pairs": len(rows)}
         if equal := sum(row["chosen"] == row["rejected"] for row in rows):  # left out, since they teach nothing

@@ -119,7 +119,7 @@ def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(`file:line`, text) of each line that is not blank; \\r\\n ends and a byte-order mark are taken off. A file that gzip
+    """Yield (`file:line`, text) of each line that is not blank; \r\n ends and a byte-order mark are taken off. A file that gzip
     packed, whatever its name, is unpacked."""
     number = 0
     try:

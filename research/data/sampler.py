@@ -62,11 +62,11 @@ class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
             )
 
     def __len__(self) -> int:
-        """Batches of the whole epoch, those already consumed included."""
+        """Count the batches of the whole epoch, those already consumed included."""
         return self.size // self.global_batch if self.drop_last else -(-self.size // self.global_batch)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """The batches of this epoch that are not consumed yet."""
+        """Yield the batches of this epoch that are not consumed yet."""
         order, epoch = self._order(), self.epoch
         for start in range(self.consumed, len(self) * self.global_batch, self.global_batch):
             yield [(epoch, i) for i in order[start : start + self.global_batch][self.global_rank :: self.world_size]]

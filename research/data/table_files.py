@@ -134,7 +134,7 @@ def _separated(path: Path, separator: str, bad: BadRows) -> Rows:
 
 
 def _without_quoting(text: str) -> bool:
-    """Whether the quotes of a TSV file are characters of its texts, as in GLUE's files: each line has all cells as it stands,
+    """Return whether the quotes of a TSV file are characters of its texts, as in GLUE's files: each line has all its cells,
     and by the rules of csv some would swallow a separator or a line's end, or be no cells at all."""
     lines = [line for line in re.split(r"\r?\n", text) if line]
     count = lines[0].count("\t") if lines else 0

@@ -109,14 +109,14 @@ def _over_seeds(x: np.ndarray) -> np.ndarray:
 
 
 def _residual(x: np.ndarray) -> float:
-    """MS_e / (n · Q) of an (n, Q) table: the variance that remains after its row and column means are removed."""
+    """Compute MS_e / (n · Q) of an (n, Q) table: the variance that remains after its row and column means are removed."""
     n, queries = x.shape
     left = x - x.mean(axis=1, keepdims=True) - x.mean(axis=0, keepdims=True) + x.mean()
     return float((left**2).sum()) / ((n - 1) * (queries - 1)) / (n * queries)
 
 
 def _p(t: float, weights: list[tuple[float, float]]) -> float:
-    """The alpha at which the weighted critical value is t: between the p that each component's df alone would give."""
+    """Find the alpha at which the weighted critical value is t: between the p that each component's df alone would give."""
     ends = [2 * float(special.stdtr(nu, -t)) for w, nu in weights if w > 0]
     low, high = max(min(ends), SMALLEST), max(ends)
     if high - low <= 1e-12 * high:  # also where both vanish

@@ -23,7 +23,7 @@ class Equivalence(NamedTuple):
 
 
 def equivalence_test(a: Sequence[float] | float, b: Sequence[float] | float, margin: float, alpha: float = 0.05) -> Equivalence:
-    """TOST with Welch's standard error: are the methods' means within `margin` of each other?
+    """Test by TOST with Welch's standard error whether the methods' means are within `margin` of each other.
 
     p = max(P(T ≥ (d + m) / SE), P(T ≤ (d − m) / SE)) with Welch's SE and df. A large p of `welch_test` shows nothing: at
     three seeds most real differences have one.

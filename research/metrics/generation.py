@@ -20,17 +20,17 @@ def normalise(text: str) -> str:
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1 where the answer equals a reference after normalising, else 0."""
+    """Return 1 where the answer equals a reference after normalising, else 0."""
     return float(any(normalise(answer) == normalise(reference) for reference in references))
 
 
 def token_f1(answer: str, references: Sequence[str]) -> float:
-    """Harmonic mean of the precision and recall of the answer's words, counted with repetition; two empty texts agree."""
+    """Compute the harmonic mean of the words' precision and recall, counted with repetition; two empty texts agree."""
     return max(_f1(normalise(answer).split(), normalise(reference).split()) for reference in references)
 
 
 def rouge_l(answer: str, references: Sequence[str]) -> float:
-    """F-measure of the longest common subsequence of words, with Porter stemming, as rouge-score computes it.
+    """Compute the F-measure of the longest common subsequence of words, with Porter stemming, as rouge-score does.
 
     Source: Lin 2004, §3; the package rouge-score.
     """
@@ -50,7 +50,7 @@ DIRECTIONS = {name: better for name, (_, better) in METRICS.items()}
 
 
 def evaluate(answers: dict[str, str], references: dict[str, Sequence[str]]) -> dict[str, dict[str, float]]:
-    """{metric: {example: value}} of every example that has a reference; one without an answer counts as the empty text.
+    """Compute {metric: {example: value}} of every example that has a reference; one without an answer counts as the empty text.
 
     Args:
         answers: example → generated text.

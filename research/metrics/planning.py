@@ -63,7 +63,7 @@ def spread_interval(sd: float, df: int, level: float = 0.95) -> tuple[float, flo
 
 
 def power(difference: float, sd_a: float, sd_b: float, n: int, alpha: float = 0.05) -> float:
-    """Probability that `welch_test` on n seeds each finds a true difference (p < alpha).
+    """Compute the probability that `welch_test` on n seeds each finds a true difference (p < alpha).
 
     P(|T'| > t_{1−α/2, ν}), T' noncentral t with δ = difference / √((sd_a² + sd_b²) / n) and Welch's ν at these spreads:
     exact but for ν, which a test has to estimate. At n = 2, 3, 4, 5 and 10 and equal spreads, a power of .80 here was
@@ -140,7 +140,7 @@ def seeds_needed(difference: float, sd_a: float, sd_b: float, aimed_power: float
 
 
 def _error(sd_a: float, sd_b: float, n: int) -> tuple[float, float]:
-    """Standard error of the difference and Welch's degrees of freedom, n seeds each."""
+    """Compute the standard error of the difference and Welch's degrees of freedom, n seeds each."""
     if not (min(sd_a, sd_b) >= 0 < max(sd_a, sd_b) < math.inf):
         raise UserError(f"spreads {sd_a} and {sd_b}: both must be finite, none below 0 and one above")
     if n < 2:

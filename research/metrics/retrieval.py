@@ -22,7 +22,7 @@ DEFAULT_METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "p
 
 
 def rank_documents(scores: dict[str, float]) -> list[str]:
-    """Document ids in trec_eval's order."""
+    """Sort document ids in trec_eval's order."""
     rounded = np.fromiter(scores.values(), dtype=np.float64, count=len(scores)).astype(np.float32).tolist()
     return [doc for _, doc in sorted(zip(rounded, scores, strict=True), reverse=True)]
 
@@ -40,12 +40,12 @@ def ndcg(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
 
 
 def mrr(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
-    """1 / rank of the first relevant document, 0 if none is in the first k."""
+    """Compute 1 / rank of the first relevant document, 0 if none is in the first k."""
     return next((1 / i for i, gain in enumerate(gains[:k], 1) if gain > 0), 0.0)
 
 
 def average_precision(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
-    """Precision at each relevant rank ≤ k, summed, over the number of all relevant documents."""
+    """Compute the precision at each relevant rank ≤ k, summed, over the number of all relevant documents."""
     relevant, total = 0, 0.0
     for i, gain in enumerate(gains[:k], 1):
         if gain > 0:
@@ -55,12 +55,12 @@ def average_precision(gains: Sequence[int], judged: Sequence[int], k: int) -> fl
 
 
 def recall(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
-    """Relevant documents in the first k, over all relevant documents."""
+    """Compute the share of all relevant documents that are in the first k."""
     return _relevant(gains[:k]) / _relevant(judged)
 
 
 def precision(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
-    """Relevant documents in the first k, over k (also when fewer than k were retrieved)."""
+    """Compute the share of relevant documents in the first k (of k also when fewer were retrieved)."""
     return _relevant(gains[:k]) / k
 
 
@@ -76,7 +76,7 @@ DIRECTIONS = {name: better for name, (_, better) in METRICS.items()}
 
 
 def parse_metric(name: str) -> tuple[Callable[[Sequence[int], Sequence[int], int], float], int]:
-    """`ndcg@10` → (ndcg, 10).
+    """Parse a metric's name: `ndcg@10` → (ndcg, 10).
 
     Raises:
         UserError: unknown name, or a cut that is not a positive whole number.
@@ -94,7 +94,7 @@ def parse_metric(name: str) -> tuple[Callable[[Sequence[int], Sequence[int], int
 def evaluate(
     qrels: Qrels, run: Ranking, metrics: Sequence[str] = DEFAULT_METRICS, over: str = "scorable"
 ) -> dict[str, dict[str, float]]:
-    """Per-query values of each metric: {metric: {query id: value}}.
+    """Compute the per-query values of each metric: {metric: {query id: value}}.
 
     Neither argument is changed. Queries of the run that have no judgements are ignored, as trec_eval does.
 
@@ -127,12 +127,12 @@ def missing(qrels: Qrels, run: Ranking) -> list[str]:
 
 
 def unscorable(qrels: Qrels) -> list[str]:
-    """Queries without a relevant document: no metric is defined on them."""
+    """List the queries without a relevant document: no metric is defined on them."""
     return [query for query, judgements in qrels.items() if not _relevant(list(judgements.values()))]
 
 
 def mean(values: dict[str, float]) -> float:
-    """The mean over queries; fsum, so that the order of queries does not matter."""
+    """Compute the mean over queries; fsum, so that the order of queries does not matter."""
     return math.fsum(values.values()) / len(values)
 
 

@@ -71,7 +71,7 @@ class MethodComparison(NamedTuple):
 
 
 def summarise(values: Sequence[float], level: float = 0.95) -> SeedSummary:
-    """n, mean, sd and mean ± t_{n−1} · sd / √n.
+    """Compute n, mean, sd and mean ± t_{n−1} · sd / √n.
 
     Args:
         values: one finite value a seed, at least one.
@@ -87,7 +87,7 @@ def summarise(values: Sequence[float], level: float = 0.95) -> SeedSummary:
 
 
 def welch_test(a: Sequence[float] | float, b: Sequence[float] | float, level: float = 0.95) -> MethodComparison:
-    """t with Satterthwaite's degrees of freedom over two independent groups of seeds.
+    """Test by t with Satterthwaite's degrees of freedom over two independent groups of seeds.
 
     t = (b̄ − ā) / √(u_a + u_b),  u = s² / n,  df = (u_a + u_b)² / (u_a² / (n_a − 1) + u_b² / (n_b − 1)).
     Against a method without seeds its u is 0, and this is the one-sample t test with n − 1 degrees of freedom.
@@ -153,7 +153,7 @@ def _welch(a: Moments, b: Moments) -> tuple[float, float, str]:
 
 
 def paired_test(a: Mapping, b: Mapping, level: float = 0.95) -> MethodComparison:
-    """t test on the differences of runs that share a seed: d_i = b_i − a_i, t = d̄ / (s_d / √n), n − 1 degrees of freedom.
+    """Test by t on the differences of runs that share a seed: d_i = b_i − a_i, t = d̄ / (s_d / √n), n − 1 degrees of freedom.
 
     Same claim as `welch_test`. Keeps its level whatever the correlation within pairs, also none, and whatever the two
     spreads; pays with half the degrees of freedom, so it gains only if the shared seed explains much of the spread.
@@ -216,7 +216,7 @@ def t_quantile(level: float, df: float) -> float:
 
 
 def noncentral_t(t: float, df: float, delta: float) -> float:
-    """P(T ≤ t) of the noncentral t; scipy gives NaN far in a tail, where the answer is 0 or 1."""
+    """Compute P(T ≤ t) of the noncentral t; scipy gives NaN far in a tail, where the answer is 0 or 1."""
     p = float(special.nctdtr(df, delta, t))
     return float(t > delta) if math.isnan(p) else p
 
@@ -255,6 +255,6 @@ def standardised(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _correction(nu: int) -> float:
-    """J(ν) = Γ(ν/2) / (√(ν/2) · Γ((ν − 1)/2)) of Hedges 1981, through logarithms; 0 at ν = 1, where no
+    """Compute J(ν) = Γ(ν/2) / (√(ν/2) · Γ((ν − 1)/2)) of Hedges 1981, through logarithms; 0 at ν = 1, where no
     multiple of d is unbiased."""
     return math.exp(math.lgamma(nu / 2) - math.lgamma((nu - 1) / 2)) / math.sqrt(nu / 2) if nu > 1 else 0.0

@@ -38,7 +38,7 @@ class Comparison(NamedTuple):
 
 
 def permutation_test(difference: np.ndarray, samples: int = 10_000, seed: int = 0) -> float:
-    """Two-sided p of the paired permutation (sign-flip) test on the mean.
+    """Compute the two-sided p of the paired permutation (sign-flip) test on the mean.
 
     Under the null that the two systems are exchangeable, each per-query difference is as likely as its negative.
     p = share of sign patterns whose |mean| reaches the observed one; exact enumeration up to 16 non-zero differences,
@@ -77,7 +77,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def bootstrap_interval(values: np.ndarray, level: float = 0.95, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over queries (Efron & Tibshirani 1993, ch. 13).
+    """Compute the percentile bootstrap interval of the mean over queries (Efron & Tibshirani 1993, ch. 13).
 
     Args:
         values: (Q,) per-query values, or per-query differences.
@@ -122,7 +122,7 @@ def compare(a: dict[str, float], b: dict[str, float], samples: int = 10_000, see
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Step-down adjusted p, in the order given: p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) · p_(j)).
+    """Adjust p by Holm's step-down rule, in the order given: p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) · p_(j)).
 
     Rejecting every p̃ < alpha keeps the probability of any false rejection at alpha or below, however the tests depend on
     each other (pairs of a table share methods).

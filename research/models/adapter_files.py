@@ -72,7 +72,8 @@ def _saved_rows(model: CausalLM, folder: Path) -> int:
 
 
 def _check_new_rows(model: CausalLM, folder: Path, highest: int) -> None:
-    """
+    """Refuse a tokenizer with tokens whose embeddings neither base nor adapter has.
+
     Raises:
         UserError: the adapter does not bring rows for the tokens that its tokenizer has beyond the base's.
     """

@@ -64,7 +64,8 @@ def check_names(config: peft.PeftConfig, model: nn.Module) -> peft.PeftConfig:
 
 
 def _check_facts(config: peft.PeftConfig, model: nn.Module) -> None:
-    """
+    """Refuse facts of the model that are given otherwise than PEFT reads them from the model.
+
     Raises:
         UserError: a number of the model's, given otherwise than PEFT reads it from the model.
     """

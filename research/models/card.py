@@ -202,7 +202,7 @@ def _results(task: str, data: dict[str, Json], metrics: dict[str, Json]) -> list
 
 
 def _dataset(source: str, split: str | None) -> dict[str, str | None]:
-    """The fields of EvalResult that name a data source: hf:NAME[:CONFIG][@REVISION], another source, or a file."""
+    """Return the fields of EvalResult that name a data source: hf:NAME[:CONFIG][@REVISION], another source, or a file."""
     if not source.startswith(HUB):
         name = Path(source).name if is_file(source) else source
         return {"dataset_type": name, "dataset_name": name, "dataset_split": _split(source, split)}
@@ -213,7 +213,7 @@ def _dataset(source: str, split: str | None) -> dict[str, str | None]:
 
 
 def _hub_datasets(source: object) -> list[str]:
-    """The id of a source that is a dataset of the hub."""
+    """Return the id of a source that is a dataset of the hub."""
     if not isinstance(source, str) or not source.startswith(HUB):
         return []
     name = hub_id(str(_dataset(source, None)["dataset_type"]))
@@ -221,12 +221,12 @@ def _hub_datasets(source: object) -> list[str]:
 
 
 def _split(source: object, split: str | None) -> str | None:
-    """The split of a source; None of files, which have none."""
+    """Return the split of a source; None of files, which have none."""
     return split if isinstance(source, str) and not is_file(source) else None
 
 
 def _trainer(class_path: str | None) -> list[str]:
-    """`dual-encoder`, `cross-encoder`, `sft` or `dpo` as a tag; none of a class of the user's."""
+    """Return the trainer as a tag, `dual-encoder`, `cross-encoder`, `sft` or `dpo`; none of a class of the user's."""
     room, _, name = str(class_path).rpartition(".")[0].rpartition(".")
     return [name.replace("_", "-")] if room == "research.training" else []
 

@@ -112,7 +112,7 @@ class CausalLM(nn.Module):
     def run(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, router: bool = False, **more: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Last hidden states of the real tokens, and the router's loss.
+        """Compute the last hidden states of the real tokens, and the router's loss.
 
         Args:
             input_ids: (B, T) padded on the right.
@@ -159,7 +159,7 @@ class CausalLM(nn.Module):
         return widened(hidden, self.base.get_output_embeddings(), self.off), loss
 
     def labelled(self, input_ids: Tensor, labels: Tensor, router: bool = False, **inputs: Tensor) -> Labelled:
-        """Hidden states of the positions that predict a label.
+        """Compute the hidden states of the positions that predict a label.
 
         Args:
             input_ids: (B, T).

@@ -49,7 +49,7 @@ class CrossEncoder(nn.Module):
         return {} if self.pad == plain and self.relevance.labels == 1 else {"pad": self.pad, "labels": self.relevance.labels}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Scores of a batch of pairs.
+        """Compute the scores of a batch of pairs.
 
         Args:
             input_ids: (B, T) padded on the right.

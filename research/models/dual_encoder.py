@@ -57,7 +57,7 @@ class TextEncoder(nn.Module):
         return min(width, self.settings.truncate_dim or width)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, prompt_tokens: int = 0) -> Tensor:
-        """Embeddings of a batch.
+        """Compute the embeddings of a batch.
 
         Args:
             input_ids: (B, T) padded on either side.

@@ -103,7 +103,7 @@ def export(name: str, out: Path, merge: bool, license: str | None = None) -> Exp
 
 
 def _kind(folder: Path) -> str:
-    """sentence-transformers | two-towers | cross-encoder | causal-lm | transformers"""
+    """Return the kind of a model folder: sentence-transformers | two-towers | cross-encoder | causal-lm | transformers."""
     if (folder / "query").is_dir():
         return "two-towers"
     saved = folder / "config_sentence_transformers.json"
@@ -116,7 +116,7 @@ def _kind(folder: Path) -> str:
 
 
 def _adapter_of_retrieval(folder: Path) -> str | None:
-    """sentence-transformers | cross-encoder of an adapter's folder on an encoder or a reranker; None of any other folder."""
+    """Return the kind of a retriever's or reranker's adapter: sentence-transformers | cross-encoder; None of other folders."""
     if not (folder / ADAPTER_CONFIG).exists():
         return None
     task = read_config(folder / ADAPTER_CONFIG).get("task_type")
@@ -126,7 +126,7 @@ def _adapter_of_retrieval(folder: Path) -> str | None:
 
 
 def _save_merged_retriever(folder: Path, new: Path, kind: str) -> str:
-    """An encoder's or a reranker's adapter as part of its base's weights, which any library loads; the base's name."""
+    """Save an encoder or a reranker with its adapter merged, which any library loads; return the base's name."""
     if kind == "cross-encoder":
         save_cross_encoder(load_cross_encoder(folder), new)
     else:
@@ -135,7 +135,7 @@ def _save_merged_retriever(folder: Path, new: Path, kind: str) -> str:
 
 
 def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
-    """The folder's files; of an adapter, the name of its base, which PEFT will look for."""
+    """Copy the folder's files; of an adapter, return the name of its base, which PEFT will look for."""
     for path in everything_in(folder):
         place = path.relative_to(folder)
         if (
@@ -163,14 +163,14 @@ def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
 
 
 def _save_merged(name: str, new: Path) -> str:
-    """A language model with its adapter as part of the weights; the name of the model at the bottom."""
+    """Save a language model with its adapter merged; return the name of the model at the bottom."""
     policy = load_policy(name, merge=True)
     save_policy(policy.model, new, policy)
     return _trained_from(resolve(name))
 
 
 def _trained_from(folder: Path) -> str:
-    """The model at the bottom of a chain of adapters (SFT, then DPO)."""
+    """Find the model at the bottom of a chain of adapters (SFT, then DPO)."""
     while (folder / ADAPTER_CONFIG).exists():
         name = base_name(folder)
         if not Path(name).is_dir() or not (Path(name) / ADAPTER_CONFIG).exists():
@@ -207,7 +207,7 @@ def _check(name: str, new: Path, kind: str, merged: bool) -> float | None:
 
 
 def _run_of(folder: Path) -> RunFacts:
-    """What the run folder around a model says: configuration, metrics, provenance; {} where there is none."""
+    """Read what the run folder around a model says: configuration, metrics, provenance; {} where there is none."""
     run = RunFolder(folder.parent if folder.name == MODEL else folder)
     if not run.is_begun or not run.has_config:
         return {}
@@ -216,7 +216,7 @@ def _run_of(folder: Path) -> RunFacts:
 
 
 def _license(folder: Path, base: str | None, run: RunFacts) -> License | None:
-    """What the model's own card states, or that of its base, of the base's base …: of those that lie on this machine."""
+    """Return the licence of the model's own card, or of its base's, of that one's base …: of those that lie on this machine."""
     if stated := read_license(folder):
         return stated
     place = folder_of({"model": {"model": base or option(run.get("config", {}), "model.model")}})

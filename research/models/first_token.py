@@ -33,7 +33,7 @@ def keep_first_token(transformer: nn.Module) -> bool:
 
 
 def _first_token(attention: nn.Module, hidden: Tensor, mask: Tensor | None = None, **_) -> tuple[Tensor, None]:
-    """The attention block of BertAttention, for one query a text. hidden: (B, T, H); returns (B, 1, H)."""
+    """Compute BertAttention's block for one query a text. hidden: (B, T, H); returns (B, 1, H)."""
     part, first = attention.self, hidden[:, :1]
     query, key, value = (
         layer(x).unflatten(-1, (-1, part.attention_head_size)).transpose(1, 2)

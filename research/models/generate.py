@@ -109,7 +109,7 @@ def padding_is_exact(model: CausalLM, prompts: list[list[int]], new: int) -> boo
 
 
 def _states(model: CausalLM, prompts: list[list[int]]) -> torch.Tensor:
-    """(B, T, H) hidden states of the prompts, padded on the left as `generate` has them."""
+    """Compute (B, T, H) hidden states of the prompts, padded on the left as `generate` has them."""
     inputs, _ = prompt_inputs(model, prompts)
     body, mask = model.base.base_model, inputs["attention_mask"]
     if "past_key_values" in inputs:
@@ -156,7 +156,7 @@ def prompt_inputs(model: CausalLM, prompts: list[list[int]]) -> tuple[dict, int]
 
 
 def _ends(model: CausalLM) -> list[int]:
-    """Tokens that end an answer: the tokenizer's, and those that the model's own settings name (an end of turn, say)."""
+    """List the tokens that end an answer: the tokenizer's, and those of the model's own settings (an end of turn, say)."""
     named = model.base.generation_config.eos_token_id
     named = named if isinstance(named, list) else [] if named is None else [named]
     ends = {*named, model.tokenizer.eos_token_id} - {None}

@@ -26,7 +26,7 @@ QUANTISED = ("quantization_config", "hf_quantizer", "quantization_method", "is_q
 
 
 def dequantised(file: Path) -> Path:
-    """The folder of a GGUF file's weights, config and tokenizer.
+    """Return the folder of a GGUF file's weights, config and tokenizer; it is made on the first call.
 
     Args:
         file: one complete GGUF (not a shard of several).

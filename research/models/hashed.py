@@ -109,7 +109,7 @@ def _settings(place: Path, reranker: bool) -> dict[str, dict]:
 
 
 def _first(config: dict, reranker: bool) -> dict:
-    """What a Transformer's file says beyond length and case, and beyond the way that every text encoder is called."""
+    """Return what a Transformer's file says beyond length and case, and beyond how every text encoder is called."""
     task = "sequence-classification" if reranker else "feature-extraction"
     called = {
         "transformer_task": task,

@@ -178,7 +178,7 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
 
 
 def _check_base(folder: Path, model: PreTrainedModel, new_head: bool) -> None:
-    """What an adapter's base lacks must be in the adapter (a trained head): transformers tells of the adapter alone."""
+    """Check that the adapter has what its base lacks (a trained head): transformers tells of the adapter alone."""
     base = folder if has_own_weights(folder) else adapter_base(folder)
     config = copy.deepcopy(model.config)
     _, info = type(model).from_pretrained(

@@ -50,7 +50,7 @@ def widened(hidden: Tensor, layer: nn.Module, off: bool) -> Tensor:
 
 
 def _plain(layer: nn.Module, adapted: bool, off: bool) -> nn.Module | SimpleNamespace:
-    """The linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's while the adapter is off;
+    """Return the linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's if the adapter is off;
     with the trained tokens' rows, where it is tied to the embeddings; with LoRA's second matrix beside it.
 
     Raises:
@@ -82,7 +82,8 @@ def _plain(layer: nn.Module, adapted: bool, off: bool) -> nn.Module | SimpleName
 
 
 def _check_lora(layer: nn.Module) -> None:
-    """
+    """Refuse an adapter on the output layer that is not plain LoRA on a linear layer.
+
     Raises:
         UserError: it is not plain LoRA on a linear layer.
     """

@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
 
     @property
     def is_equal(self) -> bool:
-        """Whether the two agree but for rounding."""
+        """Return whether the two agree but for rounding."""
         return self.difference <= TOLERANCE
 
     def sentences(self) -> list[str]:
@@ -102,7 +102,7 @@ class Scores(NamedTuple):
 
     @property
     def is_equal(self) -> bool:
-        """Whether the two agree but for rounding."""
+        """Return whether the two agree but for rounding."""
         return self.difference <= TOLERANCE
 
     def sentences(self) -> list[str]:

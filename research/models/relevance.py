@@ -32,7 +32,7 @@ class Relevance:
         self.relevant = _relevant(config.id2label) if self.labels == 2 else 0
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """(B, labels) → (B,) float32 (float64 stays)."""
+        """Turn logits (B, labels) into scores (B,), float32 (float64 stays)."""
         logits = logits if logits.dtype == torch.float64 else logits.float()
         if self.labels == 1:
             return logits.squeeze(-1)

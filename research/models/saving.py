@@ -60,7 +60,7 @@ def write_router(folder: Path) -> None:
 
 
 def save_text_encoder(encoder: Encoder, folder: Path) -> None:
-    """Transformer, tokenizer, further modules, prompts, and the lengths of the roles."""
+    """Write transformer, tokenizer, further modules, prompts, and the lengths of the roles."""
     stack = encoder.library[0] if isinstance(encoder, TextEncoder) else encoder.stack
     _set_lengths(stack, encoder)
     with _whole_weights(stack):

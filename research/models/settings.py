@@ -74,7 +74,7 @@ class EncoderSettings:
 
     @property
     def normalize_outside(self) -> bool:
-        """Whether who compares the embeddings must divide them by their norms: compared by cosine, and not divided here."""
+        """Return whether the search must divide embeddings by their norms: compared by cosine, and not divided here."""
         return self.similarity == "cosine" and (not self.normalize or self.truncate_dim is not None)
 
     def prompt(self, role: str) -> str:

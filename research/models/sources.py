@@ -35,7 +35,7 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 def check_name(name: str) -> None:
-    """What can be said of a model name before anything heavy is imported.
+    """Check a model's name, as far as that is possible before anything heavy is imported.
 
     Raises:
         UserError: a packaged model whose package is absent, a path that is not there, or no possible name.
@@ -68,7 +68,7 @@ def check_name(name: str) -> None:
 
 
 def resolve(name: str, kind: str = "") -> Path:
-    """The local folder that `name` means; hub models are downloaded once into the hub's own cache.
+    """Return the local folder that `name` means; hub models are downloaded once into the hub's own cache.
 
     Args:
         name: as users write it.
@@ -93,7 +93,7 @@ def resolve(name: str, kind: str = "") -> Path:
 
 
 def hash_with_base(folder: Path) -> str:
-    """`hash_model`; of an adapter's folder with that of its base, wherever that lies."""
+    """Return `hash_model`'s hash; of an adapter's folder a hash with that of its base, wherever that lies."""
     if not (folder / ADAPTER_CONFIG).exists() or has_own_weights(folder):
         return hash_model(folder)
     config = read_config(folder / ADAPTER_CONFIG)
@@ -102,7 +102,7 @@ def hash_with_base(folder: Path) -> str:
 
 
 def base_name(folder: Path) -> str:
-    """The model that an adapter was trained on, by a name that `resolve` takes.
+    """Name the model that an adapter was trained on, so that `resolve` takes it.
 
     Args:
         folder: the adapter's.
@@ -127,7 +127,7 @@ def base_name(folder: Path) -> str:
 
 
 def adapter_base(folder: Path) -> Path:
-    """The folder of the model that an encoder's or a reranker's adapter was trained on.
+    """Return the folder of the model that an encoder's or a reranker's adapter was trained on.
 
     Raises:
         UserError: it is not named, not found, or an adapter itself.

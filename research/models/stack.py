@@ -11,7 +11,7 @@ MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}  # our names of its 
 
 
 def names(stack) -> str:
-    """The modules of a stack, with the settings of its pooling."""
+    """List the modules of a stack, with the settings of its pooling."""
     return ", ".join(
         f"Pooling({module.pooling_mode})" if type(module) is Pooling else type(module).__name__ for module in stack
     )

@@ -105,7 +105,7 @@ class StackEncoder(nn.Module):
         return 0
 
     def padded_length(self, length: int) -> int:
-        """Tokens that a text of `length` takes in a batch; no limit where each is encoded alone."""
+        """Return how many tokens a text of `length` takes in a batch; no limit where each is encoded alone."""
         return NO_LIMIT if self.singly else length
 
     def features(self, rows: list[Text]) -> dict:
@@ -125,7 +125,7 @@ class StackEncoder(nn.Module):
         return self.limits[role]
 
     def forward(self, role: str, prompt_tokens: int = 0, **features) -> Tensor:
-        """(B, D) float32 embeddings (float64 stays) of a batch that `features` made."""
+        """Compute (B, D) float32 embeddings (float64 stays) of a batch that `features` made."""
         embedding = self.stack(features, task=self.calls[role].task)["sentence_embedding"]
         embedding = embedding if embedding.dtype == torch.float64 else embedding.float()
         return embedding if self.settings.truncate_dim is None else embedding[:, : self.settings.truncate_dim]

@@ -71,7 +71,7 @@ class StackReranker(nn.Module):
         return {"input_ids": [range(min(size, self.max_length)) for size in sizes], "pairs": pairs}
 
     def padded_length(self, length: int) -> int:
-        """Tokens that a pair of `length` takes in a batch; no limit where each is scored alone."""
+        """Return how many tokens a pair of `length` takes in a batch; no limit where each is scored alone."""
         return NO_LIMIT if self.singly else length
 
     def collate(self, pairs: dict[str, list], chosen: list[int]) -> dict:
@@ -83,7 +83,7 @@ class StackReranker(nn.Module):
         return features
 
     def forward(self, **features) -> Tensor:
-        """(B,) float32 scores (float64 stays) of a batch that `collate` made, before any activation."""
+        """Compute (B,) float32 scores (float64 stays) of a batch that `collate` made, before any activation."""
         scores = self.stack(features)["scores"]
         return self.relevance(scores if scores.ndim > 1 else scores.unsqueeze(-1))
 

@@ -16,14 +16,14 @@ TOLERANCE = {"fp32": 3e-5, "bf16": 0.1}  # of the largest number; a token misrea
 
 @torch.no_grad()
 def embeddings_alone(stack: SentenceTransformer) -> Tensor | None:
-    """(2, D) embeddings of `texts_for`, each in a batch of its own, without prompts; None of a model without numbers."""
+    """Compute (2, D) embeddings of `texts_for`, each in its own batch, without prompts; None of a model without numbers."""
     if any(parameter.is_meta for parameter in stack.parameters()):
         return None
     return torch.cat([embeddings_of(stack, [text]) for text in texts_for(stack)])
 
 
 def texts_for(stack: SentenceTransformer) -> list[str]:
-    """TEXTS; of a stack that knows whole words alone (WordEmbeddings) words of its own, else nothing would be padded."""
+    """Return TEXTS; of a stack that knows whole words alone (WordEmbeddings) words of its own, else nothing would be padded."""
     tokenizer = getattr(stack[0], "tokenizer", None)
     if isinstance(stack[0], Transformer) or not isinstance(tokenizer, WordTokenizer):
         return TEXTS
@@ -34,7 +34,7 @@ def texts_for(stack: SentenceTransformer) -> list[str]:
 
 @torch.no_grad()
 def embeddings_of(stack: SentenceTransformer, texts: list[str]) -> Tensor:
-    """(N, D) embeddings of a batch as the library computes it, as documents without a prompt."""
+    """Compute (N, D) embeddings of a batch as the library computes it, as documents without a prompt."""
     task = "document" if any(isinstance(module, Router) for module in stack) else None  # a task may have a length of its own
     embeddings = stack(dict(stack.preprocess(texts, prompt=None, task=task)), task=task)["sentence_embedding"].float()
     return embeddings if stack.truncate_dim is None else embeddings[:, : stack.truncate_dim]
@@ -42,7 +42,7 @@ def embeddings_of(stack: SentenceTransformer, texts: list[str]) -> Tensor:
 
 @torch.no_grad()
 def scores_alone(stack: CrossEncoder, prompt: str | None) -> Tensor | None:
-    """(2, labels) scores of PAIRS, each in a batch of its own; None of a model without numbers."""
+    """Compute (2, labels) scores of PAIRS, each in a batch of its own; None of a model without numbers."""
     if any(parameter.is_meta for parameter in stack.parameters()):
         return None
     return torch.cat([scores_of(stack, [pair], prompt) for pair in PAIRS])
@@ -50,7 +50,7 @@ def scores_alone(stack: CrossEncoder, prompt: str | None) -> Tensor | None:
 
 @torch.no_grad()
 def scores_of(stack: CrossEncoder, pairs: list[tuple[str, str]], prompt: str | None) -> Tensor:
-    """(N, labels) scores of a batch as the library computes it, before its activation."""
+    """Compute (N, labels) scores of a batch as the library computes it, before its activation."""
     return stack(dict(stack.preprocess(pairs, prompt=prompt)))["scores"].float()
 
 

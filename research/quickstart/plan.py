@@ -60,7 +60,7 @@ class Sizes(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is left out."""
+        """Return whether nothing is left out."""
         return self == FULL
 
     @property
@@ -70,7 +70,7 @@ class Sizes(NamedTuple):
 
     @property
     def pairs(self) -> int:
-        """Queries that the dual encoder is trained on."""
+        """Return the number of queries that the dual encoder is trained on."""
         every = QUERIES[FULL_DATA]["train"]
         return every if self.share >= ONE_EPOCH else max(2, int(EPOCHS * self.share * every) // BATCH) * BATCH
 
@@ -90,7 +90,7 @@ class Work(NamedTuple):
     gflop: float = 0.0
 
     def on(self, speed: Speed) -> float:
-        """Seconds on a machine."""
+        """Estimate the seconds on a machine."""
         return self.seconds * speed.slowness + self.gflop / (speed.gflops * EFFICIENCY[speed.device, speed.precision])
 
 
@@ -99,25 +99,25 @@ EFFICIENCY = {("cpu", "fp32"): 0.85, ("cpu", "bf16"): 0.75, ("cuda", "fp32"): 0.
 
 
 def ladder() -> list[Sizes]:
-    """All sizes, the largest first: HNSW is left out first, then fusion, depth, half of the collection, and training."""
+    """List all sizes, the largest first: HNSW is left out first, then fusion, depth, half of the collection, and training."""
     full = [FULL, FULL._replace(hnsw=False), *(FULL._replace(hnsw=False, fused=False, depth=depth) for depth in DEPTHS)]
     shares = [LEAST + (1 - LEAST) * i / RUNGS for i in range(RUNGS, -1, -1)]
     return [*full, *(full[-1]._replace(data=SMALL_DATA, share=share) for share in shares)]
 
 
 def encoding(sizes: Sizes, documents: int, queries: int) -> float:
-    """Operations of encoding the documents and queries once, in 1e9."""
+    """Estimate the operations of encoding the documents and queries once, in 1e9."""
     tokens = documents * (LONG_DOC_TOKENS if sizes.whole else DOC_TOKENS) + queries * QUERY_TOKENS
     return tokens * MINILM_GFLOP
 
 
 def reading(pairs: int) -> float:
-    """Operations of a cross-encoder that reads `pairs` pairs, in 1e9."""
+    """Estimate the operations of a cross-encoder that reads `pairs` pairs, in 1e9."""
     return pairs * (QUERY_TOKENS + DOC_TOKENS) * MINILM_GFLOP
 
 
 def work(sizes: Sizes) -> dict[str, Work]:
-    """What each step of the road takes; steps that are left out are not among them."""
+    """Estimate what each step of the road takes; steps that are left out are not among them."""
     documents, queries = DOCUMENTS[sizes.data], QUERIES[sizes.data]
     validated = documents if sizes.whole else min(documents, VALIDATED[sizes.data])
     validations = (1 + sizes.epochs) * encoding(sizes, validated, queries["dev"])
@@ -142,12 +142,12 @@ def work(sizes: Sizes) -> dict[str, Work]:
 
 
 def estimate(sizes: Sizes, speed: Speed) -> dict[str, float]:
-    """Seconds of each step on a machine, in the order of the road."""
+    """Estimate the seconds of each step on a machine, in the order of the road."""
     return {name: step.on(speed) for name, step in work(sizes).items()}
 
 
 def choose(seconds: float, speed: Speed) -> Sizes:
-    """The largest sizes whose estimate fits into the seconds; the smallest of all if none fits."""
+    """Choose the largest sizes whose estimate fits into the seconds; the smallest of all if none fits."""
     rungs = ladder()
     return next((rung for rung in rungs if sum(estimate(rung, speed).values()) <= seconds), rungs[-1])
 
@@ -173,7 +173,7 @@ def shrink(sizes: Sizes, begun: set[str], seconds: float, speed: Speed, slower: 
 
 
 def left_out(sizes: Sizes) -> list[str]:
-    """What --full does and these sizes leave out, one line each."""
+    """List what --full does and these sizes leave out, one line each."""
     lines = [] if sizes.hnsw else ["HNSW, the graph that searches millions of documents"]
     if not sizes.fused:
         lines.append("fusion of BM25's ranking with the encoder's")

@@ -38,7 +38,7 @@ def print_results(out: Path, state: State) -> None:
 
 
 def systems(out: Path) -> list[Row]:
-    """The systems that were measured, in the order of the steps."""
+    """Read the systems that were measured, in the order of the steps."""
     rows = []
     for folder, stage, name, against in (
         ("bm25", "bm25", "BM25", None),
@@ -56,7 +56,7 @@ def systems(out: Path) -> list[Row]:
 
 
 def training_verdict(rows: list[Row]) -> str | None:
-    """Whether the trained encoder finds more than the untrained one; None where either was not run."""
+    """Return whether the trained encoder finds more than the untrained one; None where either was not run."""
     values = {row.name: row.values for row in rows}
     if not {"MiniLM, trained", "MiniLM, untrained"} <= values.keys():
         return None
@@ -71,7 +71,7 @@ def training_verdict(rows: list[Row]) -> str | None:
 
 
 def language_lines(out: Path) -> list[str]:
-    """What the language model learned, and its answers before and after."""
+    """Write the lines on what the language model learned, and its answers before and after."""
     lines = []
     if facts := RunFolder(out / "sft").metrics:
         first, best = facts["untrained"]["loss"], facts["metrics"]["loss"]

@@ -39,7 +39,7 @@ class State(NamedTuple):
 
 
 def read_state(out: Path, minutes: float | None, typed: str) -> State | None:
-    """What an earlier quickstart of the same size left in `out`; None if there is none.
+    """Read what an earlier quickstart of the same size left in `out`; None if there is none.
 
     Args:
         out: the quickstart's folder.
@@ -77,5 +77,5 @@ def read_state(out: Path, minutes: float | None, typed: str) -> State | None:
 
 
 def option(minutes: float | None) -> str:
-    """The option that asks for a size."""
+    """Return the option that asks for a size."""
     return "--full" if minutes is None else f"--minutes {minutes:g}"

@@ -163,7 +163,7 @@ def check_configs() -> None:
 
 
 def argv(name: str, sizes: Sizes, names: Names) -> list[str]:
-    """The command of a step, as the command line takes it."""
+    """Fill in the command of a step, as the command line takes it."""
     step = STEPS[name]
     values = {
         **names._asdict(),
@@ -185,11 +185,11 @@ def argv(name: str, sizes: Sizes, names: Names) -> list[str]:
 
 
 def reason(name: str, sizes: Sizes) -> str:
-    """What a step is for."""
+    """Return the sentence that says what a step is for."""
     fusing = ", and with words (BM25), and fuse the two" if sizes.fused else ""
     return STEPS[name].why.format(depth=sizes.depth, fusing=fusing)
 
 
 def text(name: str, sizes: Sizes, names: Names) -> str:
-    """The command of a step, to be typed into a shell."""
+    """Write the command of a step as it is typed into a shell."""
     return f"research {shlex.join(argv(name, sizes, names))}"

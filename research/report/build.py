@@ -66,7 +66,7 @@ class Parts(NamedTuple):
 
     @property
     def figures(self) -> Drawn:
-        """Each figure once, in the width of a page."""
+        """List each figure once, in the width of a page."""
         return [*self.drawn, *self.latency[:1], *itertools.chain(*self.curves)]
 
 
@@ -202,7 +202,7 @@ def _content(shown: Shown, parts: Parts) -> Content:
 
 
 def _explorer(shown: Shown) -> Explorer | None:
-    """All trainings and systems of the report, where there are two or more."""
+    """Make the explorer of all trainings and systems of the report; None of fewer than two."""
     study, systems = shown.study, shown.systems
     runs = study.runs if study else shown.fits
     answered = len(runs) <= ANSWERED

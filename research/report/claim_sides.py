@@ -38,7 +38,7 @@ class Claim(NamedTuple):
 
 
 def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dict[int, float]]:
-    """Seed → value, for each of the two sides of a claim."""
+    """Map each seed to its value, for each of the two sides of a claim."""
     (a, names_a), (b, names_b) = (_named_groups(text, claim, study, where) for text in (claim.a, claim.b))
     rest = [name for name in study.factors if name not in names_a | names_b]
     settings = [sorted(str([shown(g.factors[name]) for name in rest]) for g in groups) for groups in (a, b)]
@@ -57,7 +57,7 @@ def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dic
 
 
 def _named_groups(side: str, claim: Claim, study: Study, where: str) -> tuple[list[Group], set[str]]:
-    """The groups that one side of a claim names, and the factors that it names them by."""
+    """Find the groups that one side of a claim names, and the factors that it names them by."""
     groups = [group for group in study.groups if group.values]
     parts = sorted(side.split())
     labelled = [group for group in groups if parts in (sorted(group.label.split()), sorted(group.key.split()))]
@@ -109,7 +109,7 @@ def _parse_condition(text: str, study: Study, where: str) -> Condition:
 
 
 def _holds(condition: Condition, group: Group) -> bool:
-    """Whether a group's factors meet a condition: equal as numbers, or as the tables show them."""
+    """Return whether a group's factors meet a condition: equal as numbers, or as the tables show them."""
     if isinstance(condition.tree, ast.Name):
         value = group.factors.get(next(iter(condition.names.values())))
     else:
@@ -121,7 +121,7 @@ def _holds(condition: Condition, group: Group) -> bool:
 
 
 def _evaluate(tree: ast.expr, values: dict[str, Json]) -> Json:
-    """The value of an expression over factors; None where it has none."""
+    """Compute the value of an expression over factors; None where it has none."""
     if isinstance(tree, ast.Name | ast.Attribute):
         return values[ast.unparse(tree)]
     if isinstance(tree, ast.Constant):

@@ -145,7 +145,7 @@ def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims",
 
 
 def _p_apart(a: dict[int, float], b: dict[int, float], margin: float) -> float:
-    """p of the opposite of an equivalence: the means are more than a margin apart; NaN without a spread."""
+    """Compute p of the opposite of an equivalence, that the means are more than a margin apart; NaN without a spread."""
     test = welch_test(list(b.values()), list(a.values()))
     return math.nan if math.isnan(test.p) else float(special.stdtr(test.df, (margin - abs(test.difference)) / test.error))
 

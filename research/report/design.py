@@ -28,22 +28,22 @@ class Design(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """How many levels each factor has."""
+        """Count the levels of each factor."""
         return tuple(map(len, self.levels))
 
     @property
     def seeds(self) -> list[int | None]:
-        """Seeds that every combination has a value of, in order."""
+        """List the seeds that every combination has a value of, in order."""
         first, *rest = self.cells.values()
         return sorted((seed for seed in first.values if all(seed in group.values for group in rest)), key=_order)
 
     def crossed(self) -> np.ndarray:
-        """(*shape, len(seeds)): a value for each combination and each of the seeds that all have."""
+        """Return (*shape, len(seeds)), a value for each combination and each of the seeds that all have."""
         rows = [[group.values[seed] for seed in self.seeds] for group in self.cells.values()]
         return np.array(rows, dtype=np.float64).reshape(*self.shape, len(self.seeds))
 
     def nested(self) -> np.ndarray | None:
-        """(*shape, n): the n values of each combination, whatever their seeds; None where their numbers differ."""
+        """Return (*shape, n), the n values of each combination, whatever their seeds; None where their numbers differ."""
         if len({len(group.values) for group in self.cells.values()}) > 1:
             return None
         rows = [[group.values[seed] for seed in sorted(group.values, key=_order)] for group in self.cells.values()]
@@ -79,7 +79,7 @@ def design(study: Study) -> tuple[Design | None, str]:
 
 
 def _levels(study: Study, factor: str) -> list[str]:
-    """A factor's levels: numbers by size, others by name, and where the option does not exist first."""
+    """List a factor's levels: numbers by size, others by name, and where the option does not exist first."""
     values = {shown(group.factors[factor]): group.factors[factor] for group in study.groups}
     return sorted(values, key=lambda text: _order(values[text]))
 

@@ -46,7 +46,7 @@ class Moved(NamedTuple):
 
     @property
     def difference(self) -> float | None:
-        """After minus before; None where a side has no value."""
+        """Compute after minus before; None where a side has no value."""
         return None if self.old is None or self.new is None else self.new - self.old
 
 
@@ -99,7 +99,7 @@ class Diff(NamedTuple):
 
     @property
     def broken(self) -> list[str]:
-        """Claims that held and are broken."""
+        """List the claims that held and are broken."""
         return [text for text, before, after, _ in self.claims if (before, after) == (HELD, BROKEN)]
 
 
@@ -171,7 +171,7 @@ def _metric(old: StudyRecord, new: StudyRecord, wanted: str | None, notes: list[
 
 
 def _options(old: StudyRecord, new: StudyRecord) -> dict[str, tuple[Json, Json]]:
-    """Options of all runs that changed; None stands for an option that no run of a side has."""
+    """List options of all runs that changed; None stands for an option that no run of a side has."""
     varied = {name for side in (old, new) for setting in side.settings for name in setting.options}
     names = [name for name in {**old.options, **new.options} if name not in varied]
     return {
@@ -184,13 +184,13 @@ def _goal(side: StudyRecord, metric: str) -> str:
 
 
 def _identical(a: Setting, b: Setting) -> list[tuple[RunRecord, RunRecord]]:
-    """Finished runs of both that must have the same values."""
+    """Pair the finished runs of both that must have the same values."""
     before = {(run.id, run.made_of): run for run in a.runs if run.state == "done"}
     return [(before[key], run) for run in b.runs if run.state == "done" and (key := (run.id, run.made_of)) in before]
 
 
 def _breaks(before: RunRecord, after: RunRecord, label: str) -> list[Break]:
-    """Metrics of one run that have another value in the later report."""
+    """List the metrics of one run that have another value in the later report."""
     both = [name for name in before.metrics if name in after.metrics]
     return [
         Break(after.name, label, name, before.metrics[name], after.metrics[name])
@@ -200,7 +200,7 @@ def _breaks(before: RunRecord, after: RunRecord, label: str) -> list[Break]:
 
 
 def _mean_change(a: Setting, b: Setting, metric: str, same: int) -> Moved | None:
-    """How a setting's mean changed; None where every value is the same. `same` counts its identical runs."""
+    """Return how a setting's mean changed; None where every value is the same. `same` counts its identical runs."""
     before, after = a.values(metric), b.values(metric)
     if before.keys() == after.keys() and all(equal(before[seed], after[seed]) for seed in before):
         return None
@@ -248,7 +248,7 @@ def _best(old: StudyRecord, new: StudyRecord, metric: str, pairs: list[tuple[Set
 
 
 def best(side: StudyRecord, metric: str) -> Setting | None:
-    """The setting with the best mean; the first of equals."""
+    """Find the setting with the best mean; the first of equals."""
     measured = [setting for setting in side.settings if setting.values(metric)]
     choose = max if side.higher_is_better(metric) else min
     return choose(measured, key=lambda setting: summarise(list(setting.values(metric).values())).mean) if measured else None

@@ -152,7 +152,7 @@ def read_side(path: Path, spec: Spec) -> Side:
 
 
 def _with_claims(old: Side, new: Side, path: Path, metric: str | None) -> tuple[Side, Side]:
-    """Both sides with verdicts on the claims of a file, in place of those that the reports hold.
+    """Return both sides with verdicts on the claims of a file, in place of those that the reports hold.
 
     Raises:
         UserError: claims that cannot be read, or that neither side can check.
@@ -173,7 +173,7 @@ def _with_claims(old: Side, new: Side, path: Path, metric: str | None) -> tuple[
 
 
 def _verdicts(study: StudyRecord, claims: list[Claim], where: str) -> dict[str, tuple[str, str]]:
-    """Text → (state, words). A claim whose settings are missing on one side cannot be checked, and is in no family."""
+    """Map each claim to (state, words). One whose settings are missing on one side cannot be checked, and is in no family."""
     studies: dict[str, Study] = {}
     verdicts: dict[str, tuple[str, str]] = {}
     checkable: list[Claim] = []

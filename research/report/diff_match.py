@@ -16,7 +16,7 @@ SHORT = 12  # digits of a hash
 def match(
     old: StudyRecord, new: StudyRecord, notes: list[str]
 ) -> tuple[list[tuple[Setting, Setting]], list[Setting], list[Setting]]:
-    """Settings that both have (before, after), and those that only the later, only the earlier has.
+    """Pair the settings that both have (before, after); return also those that only the later, only the earlier has.
 
     They are the same where every option has the same value that tells settings apart in either report; an option that is a
     factor of one report may be the same in all runs of the other.
@@ -65,12 +65,12 @@ def _by_key(side: StudyRecord, names: list[str]) -> dict[str, list[Setting]]:
 
 
 def _origin(setting: Setting) -> tuple[str, ...]:
-    """Data, code and base model of a setting's runs; () where none was begun."""
+    """Return data, code and base model of a setting's runs; () where none was begun."""
     return next((run.made_of for run in setting.runs if any(run.made_of)), ())
 
 
 def hashes(old: Sequence[RunRecord], new: Sequence[RunRecord], notes: list[str]) -> dict[str, tuple[list[str], list[str]]]:
-    """What runs were made of, before and after, where it differs: code, base, data.train, …
+    """Return what runs were made of, before and after, where it differs: code, base, data.train, …
 
     A part that one side does not record, or records as another kind of hash, is not a change: it goes to the notes.
     """
@@ -102,7 +102,7 @@ def hashes(old: Sequence[RunRecord], new: Sequence[RunRecord], notes: list[str])
 
 
 def _split_hashes(name: str, value: str) -> dict[str, str]:
-    """Part → hash: data has several, as JSON; an unknown one is left out."""
+    """Map each part to its hash: data has several, as JSON; an unknown one is left out."""
     if value == UNSAID:
         return {}
     if name != "data" or not value.startswith("{"):

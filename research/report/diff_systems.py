@@ -93,7 +93,7 @@ def _identical(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def system_facts(systems: Systems) -> list[str]:
-    """A line each: what changed besides the table's numbers."""
+    """List what changed besides the table's numbers, a line each."""
     lines = [f"systems: {systems.both} in both, {systems.identical} of them identical"]
     for labels, word in ((systems.added, "new"), (systems.removed, "gone")):
         if labels:
@@ -102,7 +102,7 @@ def system_facts(systems: Systems) -> list[str]:
 
 
 def system_sheet(systems: Systems) -> Sheet:
-    """Metrics of systems before and after."""
+    """Show metrics of systems before and after."""
     rows = [
         [
             Cell(label, label),

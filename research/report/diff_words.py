@@ -15,7 +15,7 @@ LISTED = 10  # names before the rest are counted
 
 
 def verdict(broken: list[str], breaks: list[Break], study: int | None, systems: int | None) -> str:
-    """The sentence at the head: whether the conclusions stand.
+    """Write the sentence at the head: whether the conclusions stand.
 
     Args:
         broken: claims that held and are broken.
@@ -40,7 +40,7 @@ def verdict(broken: list[str], breaks: list[Break], study: int | None, systems: 
 
 
 def facts(diff: Diff) -> list[str]:
-    """What changed besides the tables' numbers, a line each."""
+    """List what changed besides the tables' numbers, a line each."""
     resolved = sum(change.verdict == "differs" for change in diff.moved)
     again = sum(change.kind == AGAIN for change in diff.moved)
     more = f" ({again} of them trained again, {resolved} of these resolved over seeds)" if again else ""
@@ -65,7 +65,7 @@ def facts(diff: Diff) -> list[str]:
 
 
 def sheets(diff: Diff) -> list[Sheet]:
-    """Tables of what changed; only those with a row."""
+    """Make tables of what changed; only those with a row."""
     tables = [
         Sheet(
             "claims",
@@ -174,7 +174,7 @@ def summary(diff: Diff) -> dict[str, Json]:
 
 
 def _moved_row(change: Moved) -> list[Cell]:
-    """A row of the table of means before and after."""
+    """Make a row of the table of means before and after."""
     # two digits of the difference at least
     digits = min(12, max(4, 1 - math.floor(math.log10(abs(change.difference))))) if change.difference else 4
     seeds = f"{change.seeds[0]} → {change.seeds[1]}" if change.seeds[0] != change.seeds[1] else str(change.seeds[0])
@@ -198,7 +198,7 @@ def _minus(text: str) -> str:
 
 
 def _or_none(value: float | None) -> float | None:
-    """The value; None in place of NaN, which JSON does not have."""
+    """Return the value; None in place of NaN, which JSON does not have."""
     return None if value is None or value != value else value
 
 

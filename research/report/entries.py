@@ -44,12 +44,12 @@ class Entry(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """training | system."""
+        """Return training | system."""
         return "training" if self.run.state else "system"
 
 
 def of_run(run: RunRecord, lines: Lines, answered: bool, metric: str = "") -> Entry:
-    """A training.
+    """Make the entry of a training.
 
     Args:
         run: as runs.table has it.
@@ -72,7 +72,7 @@ def of_run(run: RunRecord, lines: Lines, answered: bool, metric: str = "") -> En
 
 
 def _answers(folder: RunFolder) -> tuple[dict[str, Shown], dict[str, str]]:
-    """Generated answers of a run's validation, and of its test where there was one."""
+    """Read generated answers of a run's validation, and of its test where there was one."""
     asked, answers = {}, {}
     for split, result in (("val", folder.metrics), ("test", folder.test)):
         for example, answer in (result.get("answers") or {}).items():
@@ -82,7 +82,7 @@ def _answers(folder: RunFolder) -> tuple[dict[str, Shown], dict[str, str]]:
 
 
 def _text(prompt: Json) -> str:
-    """A prompt as it is read: turns of a conversation below each other."""
+    """Return a prompt as it is read: turns of a conversation below each other."""
     if not isinstance(prompt, list):
         return str(prompt or "")
     if len(prompt) == 1:
@@ -91,7 +91,7 @@ def _text(prompt: Json) -> str:
 
 
 def of_row(row: Row, runs: Systems) -> Entry:
-    """A system: a stage of a retrieval."""
+    """Make the entry of a system, a stage of a retrieval."""
     folder = next(folder for folder in runs.folders if folder.name == row.run)
     examples = folder.examples or {"queries": {}, "docs": {}, "relevant": {}}
     asked, answers = {}, {}
@@ -127,7 +127,7 @@ def _is_measured(name: str) -> bool:
 
 
 def _document(doc: str, docs: dict[str, dict[str, str]]) -> str:
-    """A document in a line or two."""
+    """Show a document in a line or two."""
     document = docs.get(doc, {"title": "", "text": ""})
     text = document["text"][: SNIPPET // 2]
     return " – ".join(part for part in (document["title"], text) if part) or doc

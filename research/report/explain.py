@@ -65,7 +65,7 @@ def finding(lines: list[Line], metric: str, pairs: dict[tuple[int, int], tuple[C
 
 
 def untested(trainings: list[Training]) -> str:
-    """The sentence of a page that has trainings and no test."""
+    """Write the sentence of a page that has trainings and no test."""
     models = "1 model" if len(trainings) == 1 else f"{len(trainings)} models"
     return (
         f"{models.capitalize()}, seen on validation splits only. For a test, run research retrieve with the run folder as "
@@ -74,7 +74,7 @@ def untested(trainings: list[Training]) -> str:
 
 
 def definitions(metrics: list[str], ann: bool) -> list[tuple[str, str]]:
-    """(term, explanation) of everything the page shows."""
+    """List (term, explanation) of everything the page shows."""
     terms = []
     for name in metrics:
         kind, _, k = name.partition("@")
@@ -85,13 +85,13 @@ def definitions(metrics: list[str], ann: bool) -> list[tuple[str, str]]:
 
 
 def _first_line(kind: str) -> str:
-    """What the function of a metric says that it does, for one that has no sentence here."""
+    """Return what the function of a metric says that it does, for one that has no sentence here."""
     function = retrieval.METRICS[kind][0] if kind in retrieval.METRICS else None
     return ((function and function.__doc__) or "").split("\n")[0].replace("{", "{{").replace("}", "}}")
 
 
 def rank_phrase(metrics: dict[str, dict[str, float]], query: str) -> str:
-    """Where a system's first relevant document stands, read back from its reciprocal rank; "" without such a metric."""
+    """Return where a system's first relevant document stands, read back from its reciprocal rank; "" without such a metric."""
     name = max((name for name in metrics if name.startswith("mrr@")), key=lambda name: int(name[4:]), default=None)
     value = metrics[name].get(query) if name else None
     if value is None:

@@ -45,7 +45,7 @@ def write_tidy(out: Path, runs: Sequence[RunRecord]) -> None:
 
 
 def _csv_cell(value: Json) -> str:
-    """A cell of the CSV file, as text: pandas would write a 2 beside a gap as 2.0."""
+    """Write a cell of the CSV file, as text: pandas would write a 2 beside a gap as 2.0."""
     return "" if value is None else str(inert(value))
 
 

@@ -61,7 +61,7 @@ def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
 
 
 def factorial(study: Study, paired: bool = False) -> Sheet | None:
-    """Main effects and interactions with F tests over seeds; None where `not_factorial` gives a reason.
+    """Show main effects and interactions with F tests over seeds; None where `not_factorial` gives a reason.
 
     Args:
         study: groups.
@@ -94,7 +94,7 @@ def factorial(study: Study, paired: bool = False) -> Sheet | None:
 
 
 def not_factorial(study: Study, paired: bool = False) -> str:
-    """Why there is no F test, in words; "" where there is one."""
+    """Return why there is no F test, in words; "" where there is one."""
     full, reason = design(study)
     if full is None:
         return reason
@@ -111,7 +111,7 @@ def not_factorial(study: Study, paired: bool = False) -> str:
 
 
 def shares(importance: Importance, metric: str, no_test: str = "") -> Sheet:
-    """Shares of variance as a table.
+    """Show shares of variance as a table.
 
     Args:
         importance: of `importance`.
@@ -138,7 +138,7 @@ def shares(importance: Importance, metric: str, no_test: str = "") -> Sheet:
 
 
 def _full_design(study: Study, factor: str) -> tuple[dict[str, dict[tuple[str, ...], Group]] | None, list[tuple[str, ...]]]:
-    """Level → setting of the other factors → group, of a full factorial design; (None, []) of another."""
+    """Map each level to {setting of the other factors: group}, of a full factorial design; (None, []) of another."""
     rest = [name for name in study.factors if name != factor]
     levels: dict[str, dict[tuple[str, ...], Group]] = {}
     for group in study.groups:

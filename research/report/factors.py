@@ -18,7 +18,7 @@ ABSENT = as_key(None)  # an option that a run lacks is one without a value
 
 
 def factors(runs: Iterable[RunRecord]) -> list[str]:
-    """Options that differ between the runs, but for the seed, in the order of the first configuration that has each.
+    """List options that differ between the runs, but for the seed, in the order of the first configuration that has each.
 
     An option that only follows from another kind of class (r of LoRA beside num_virtual_tokens of a prompt) differs too: it
     has a value here and none there.
@@ -31,7 +31,7 @@ def factors(runs: Iterable[RunRecord]) -> list[str]:
 
 
 def with_scale(runs: list[RunRecord], names: list[str]) -> tuple[list[RunRecord], list[str]]:
-    """LoRA's alpha as alpha / r, where the runs tie the two: the axes of such a sweep are r and the scale.
+    """Replace LoRA's alpha by alpha / r, where the runs tie the two: the axes of such a sweep are r and the scale.
 
     Args:
         runs: of a study.
@@ -61,7 +61,7 @@ def _ratio(alpha: Json, r: Json) -> float | int | None:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The shortest end of each dotted name that no other one has: model.adapter.r → r."""
+    """Map each dotted name to its shortest end that no other one has: model.adapter.r → r."""
     parts = {name: name.split(".") for name in names}
     short = {}
     for name, segments in parts.items():
@@ -74,12 +74,12 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def named(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
-    """Option → its name in tables: the spec's label, else its short name."""
+    """Map each option to its name in tables: the spec's label, else its short name."""
     return {name: labels.get(name, short) for name, short in short_names(names).items()}
 
 
 def shown(value: Json) -> str:
-    """A factor's value as a table has it."""
+    """Write a factor's value as a table has it."""
     if isinstance(value, str):
         return KINDS.get(value, value)
     if isinstance(value, float):
@@ -134,5 +134,5 @@ def setting_labels(split: list[list[RunRecord]], chosen: list[str], short: Mappi
 
 
 def some(names: list[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """List the first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -49,7 +49,7 @@ TIMES = ("s", "sec", "second", "seconds", "minute", "hour")
 
 
 def direction(metric: str, declared: Mapping[str, Direction] | None = None) -> Direction | None:
-    """The better side of a metric, with its split or without: val/loss, loss/val, val_loss_epoch; None: it is not known.
+    """Return the better side of a metric, with its split or without (val/loss, loss/val, val_loss_epoch); None: not known.
 
     Args:
         declared: metric → better side, as its run records it.
@@ -58,12 +58,12 @@ def direction(metric: str, declared: Mapping[str, Direction] | None = None) -> D
 
 
 def declaration(metric: str, declared: Mapping[str, Direction] | None = None) -> Direction | None:
-    """The better side as the run or this code declares it; None of a foreign metric, or where neither side is better."""
+    """Return the better side as the run or this code declares it; None of a foreign metric, or where neither is better."""
     return directions.direction(metric, declared or {}) or directions.direction(metric)
 
 
 def convention(metric: str) -> Direction | None:
-    """The better side of metrics that are commonly so called; None of a name that does not tell."""
+    """Return the better side of metrics that are commonly so called; None of a name that does not tell."""
     plain = re.sub(r"/dataloader_idx_\d+$", "", metric).partition(",")[0]  # lm-eval's acc_norm,none
     # ERR@k is the expected reciprocal rank, and no error
     plain = re.sub(r"(?i)\berr@", "reciprocal_rank@", plain)
@@ -77,7 +77,7 @@ def _words(name: str) -> list[str]:
 
 
 def _side(words: list[str]) -> Direction | None:
-    """The better side that the last known words of a metric's name tell; None where they tell none."""
+    """Return the better side that the last known words of a metric's name tell; None where they tell none."""
     all_words = words
     while words:
         matches = [
@@ -105,10 +105,10 @@ def _side(words: list[str]) -> Direction | None:
 
 
 def recorded(runs: Iterable[RunRecord]) -> dict[str, Direction]:
-    """Metric → better side, as the trainers of these runs declare it."""
+    """Map each metric to its better side, as the trainers of these runs declare it."""
     return {name: side for run in runs for name, side in run.directions.items()}
 
 
 def is_lower(metric: str, declared: Mapping[str, Direction] | None = None) -> bool:
-    """Whether less of a metric is better; more is taken for better where nothing tells its side."""
+    """Return whether less of a metric is better; more is taken for better where nothing tells its side."""
     return direction(metric, declared) == "lower"

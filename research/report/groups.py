@@ -140,18 +140,18 @@ def _group(label: str, runs: list[RunRecord], metric: str, factors: Sequence[str
 
 
 def _setting_of(run: RunRecord, name: str) -> str:
-    """The value of an option that says how a run was computed, as a table has it."""
+    """Return the value of an option that says how a run was computed, as a table has it."""
     return shown(run.how[name][0] if name in run.how else run.options.get(name))
 
 
 def _equal_metric(a: RunRecord, b: RunRecord, metric: str) -> bool:
-    """Whether two runs have one value: to the last bit, or within rounding where two states of the code computed it."""
+    """Return whether two runs have one value: to the last bit, or within rounding where two states of the code computed it."""
     x, y = a.metrics[metric], b.metrics[metric]
     return x == y or (a.made_of[1] != b.made_of[1] and math.isclose(x, y, rel_tol=ROUNDING, abs_tol=ROUNDING))
 
 
 def _expectation(a: RunRecord, b: RunRecord) -> str:
-    """The end of a message about two runs of one setting and seed: expectation and cure."""
+    """Write the end of a message about two runs of one setting and seed: expectation and cure."""
     options = [
         name for name in dict.fromkeys([*a.options, *b.options]) if name != SEED and a.options.get(name) != b.options.get(name)
     ]

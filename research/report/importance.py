@@ -62,12 +62,12 @@ class Importance(NamedTuple):
 
     @property
     def seed(self) -> float | None:
-        """What the seed alone explains; None where the runs do not tell."""
+        """Return what the seed alone explains; None where the runs do not tell."""
         return next((share.share for share in self.shares if not share.order), None)
 
 
 def importance(study: Study) -> Importance | None:
-    """Shares of variance; None where fewer than two factors, or no variance."""
+    """Compute shares of variance; None where there are fewer than two factors, or no variance."""
     varied = [name for name in study.factors if len({shown(g.factors[name]) for g in study.groups if g.values}) > 1]
     values = [value for group in study.groups for value in group.values.values()]
     if len(varied) < 2 or len(values) < 3 or np.ptp(values) <= 1e-12 * np.abs(values).max():
@@ -83,7 +83,7 @@ def importance(study: Study) -> Importance | None:
 
 
 def exact(design: Design) -> Importance:
-    """The decomposition of a full grid, factors × seeds; every value counts alike.
+    """Decompose the variance of a full grid, factors × seeds; every value counts alike.
 
     `chance` is the share that an effect of its degrees of freedom has on average if nothing but noise is there: df times the
     mean square within settings, over the total.
@@ -125,7 +125,7 @@ def exact(design: Design) -> Importance:
 
 
 def forest(study: Study, factors: list[str], reason: str) -> Importance | None:
-    """fANOVA: the main effects of random forests that were fitted to the runs.
+    """Compute fANOVA: the main effects of random forests that were fitted to the runs.
 
     Args:
         study: groups.
@@ -171,7 +171,7 @@ def forest(study: Study, factors: list[str], reason: str) -> Importance | None:
 
 
 def _names(factors: list[str], labels: Mapping[str, str]) -> dict[str, str]:
-    """Factor → its name in tables; a factor called `seed` gets its short name, since the seed has a row of its own."""
+    """Map each factor to its name in tables; a factor called `seed` gets its short name, since the seed has a row itself."""
     names = short_names([*factors, SEED])
     return {name: names[name] if labels[name] == SEED else labels[name] for name in factors}
 
@@ -181,7 +181,7 @@ def _exact_share(label: str, order: int, share: float, chance: float = math.nan)
 
 
 def _sorted(shares: list[Share]) -> list[Share]:
-    """Factors, then interactions, the largest first; the seed last."""
+    """Sort factors first, then interactions, the largest first; the seed last."""
     return sorted(shares, key=lambda share: (not share.order, share.order, -share.share, share.label))
 
 
@@ -191,7 +191,7 @@ def _means(design: Design) -> np.ndarray:
 
 
 def _dependence_notes(study: Study, factors: list[str], names: dict[str, str]) -> list[str]:
-    """Notes on options that some settings lack, and on factors that follow from another."""
+    """Write notes on options that some settings lack, and on factors that follow from another."""
     notes = []
     groups = [group for group in study.groups if group.values]
     texts = {name: [shown(group.factors[name]) for group in groups] for name in factors}
@@ -209,7 +209,7 @@ def _dependence_notes(study: Study, factors: list[str], names: dict[str, str]) -
 
 
 def _has_levels(study: Study, factor: str) -> bool:
-    """Whether a factor is a list of values, each in two settings or more on average, and no number drawn from a range."""
+    """Return whether a factor is a list of values, each in two settings or more on average, not numbers drawn from a range."""
     known = [group.factors[factor] for group in study.groups if group.values and group.factors[factor] is not None]
     numbers = [
         value for value in known if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -218,7 +218,7 @@ def _has_levels(study: Study, factor: str) -> bool:
 
 
 def _encode(values: list[Json], has_levels: bool) -> tuple[np.ndarray, float, float]:
-    """A factor's values as numbers, and the range that a forest integrates over.
+    """Turn a factor's values into numbers; return also the range that a forest integrates over.
 
     Levels become 0, 1, …, each with the same weight; that the option does not exist is one of them. Other numbers stay where
     they are in [0, 1], by their logarithm where they span LOG_FROM times their least; below them lies, with the weight that
@@ -237,6 +237,6 @@ def _encode(values: list[Json], has_levels: bool) -> tuple[np.ndarray, float, fl
 
 
 def _categories(texts: list[str]) -> tuple[np.ndarray, float, float]:
-    """0, 1, … by name; a threshold between two lies in their middle, so that each has one unit of the range."""
+    """Number the texts 0, 1, … by name; a threshold between two lies in their middle: each has one unit of the range."""
     levels = sorted({*texts})
     return np.array([float(levels.index(text)) for text in texts]), -0.5, len(levels) - 0.5

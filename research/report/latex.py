@@ -57,7 +57,7 @@ WORD = 14  # letters that are never broken
 
 
 def render(sheet: Sheet, prefix: str = "") -> str:
-    """A table environment: caption above, notes below, best bold, second underlined.
+    """Write a table environment: caption above, notes below, best bold, second underlined.
 
     It fits the line: a table that is too wide has its sentences wrapped, then its columns in blocks below each other, and is
     shrunk for the rest. More rows than a page has are a table "(continued)": longtable fits no paper of two columns.
@@ -92,7 +92,7 @@ def render(sheet: Sheet, prefix: str = "") -> str:
 
 
 def render_plain(sheet: Sheet) -> str:
-    """A bare tabular with \\hline, which needs no package. Title and notes are comments."""
+    """Write a bare tabular with \\hline, which needs no package. Title and notes are comments."""
     sheet = _distinguish_texts(sheet)
     align = "".join("l" if i < sheet.texts else "r" for i in range(len(sheet.columns)))
     lines = [" & ".join(map(_cell, row)) + r" \\" for row in [[Cell(name) for name in sheet.columns], *sheet.rows]]
@@ -103,18 +103,18 @@ def render_plain(sheet: Sheet) -> str:
 
 
 def escape(text: str) -> str:
-    """Names come from users: nothing in them may be a command. What pdfLaTeX has no glyph for becomes a question mark."""
+    """Escape a text from users: nothing in it may be a command. What pdfLaTeX has no glyph for becomes a question mark."""
     normal = unicodedata.normalize("NFC", " ".join(text.split()))
     return "".join(SPECIAL.get(letter) or LETTERS.get(letter) or ("?" if _is_lost(letter) else letter) for letter in normal)
 
 
 def _is_lost(letter: str) -> bool:
-    """Whether pdfLaTeX's own fonts (OT1, TS1) have no glyph for it."""
+    """Return whether pdfLaTeX's own fonts (OT1, TS1) have no glyph for it."""
     return letter in LETTERS or (letter not in SPECIAL and not (" " <= letter <= "~" or "\xa0" <= letter <= "\xff"))
 
 
 def _distinguish_texts(sheet: Sheet) -> Sheet:
-    """The sheet where two texts that LaTeX would set alike (of Chinese, say) have the codes of the letters that it lacks."""
+    """Return the sheet, with codes of letters where two texts would be set alike, since LaTeX lacks the letters (Chinese)."""
     texts = {*sheet.columns, *(cell.text for row in sheet.rows for cell in row)}
     first: dict[str, str] = {}
     alike = {
@@ -135,19 +135,19 @@ def _distinguish_texts(sheet: Sheet) -> Sheet:
 
 
 def _natural(sheet: Sheet, i: int) -> float:
-    """Points that a column takes on one line, about."""
+    """Estimate the points that a column takes on one line."""
     texts = [sheet.columns[i], *(row[i].text + row[i].mark for row in sheet.rows)]
     bold = any(row[i].rank == 1 for row in sheet.rows)
     return max(map(_points, texts)) + (4 if bold else 0) + 2 * GAP
 
 
 def _points(text: str) -> float:
-    """Width in Computer Modern of 10 pt, about."""
+    """Estimate the width in Computer Modern of 10 pt."""
     return sum(3.2 if c in NARROW_LETTERS else 8 if c in WIDE_LETTERS else 7.2 if c.isupper() else 5.2 for c in text)
 
 
 def _wraps(widths: list[float]) -> dict[int, float]:
-    """Column → points, of those that are wrapped: long ones, where the table is too wide. They share what the others leave."""
+    """Map each column that is wrapped to its points: long ones, if the table is too wide. They share what the others leave."""
     long = [i for i, width in enumerate(widths) if width > LONG] if sum(widths) > WIDTH else []
     room = WIDTH - sum(width for i, width in enumerate(widths) if i not in long)
     # not in proportion: a short column beside a sentence must be read too
@@ -156,7 +156,7 @@ def _wraps(widths: list[float]) -> dict[int, float]:
 
 
 def _blocks(sheet: Sheet, widths: list[float]) -> list[list[int]]:
-    """Columns that stand beside each other; each block begins with those that say what a row is."""
+    """Split columns into blocks that stand below each other; each begins with the columns that say what a row is."""
     all_columns = list(range(len(widths)))
     if sum(widths) <= WIDTH / SMALLEST:
         return [all_columns]
@@ -184,7 +184,7 @@ def _fill_blocks(columns: list[int], widths: list[float], room: float) -> list[l
 
 
 def _parts(sheet: Sheet, widths: list[float], wraps: dict[int, float], blocks: list[list[int]]) -> list[list[list[Cell]]]:
-    """Rows page by page, of about as many lines."""
+    """Split the rows into pages, of about as many lines."""
     lines = [
         len(blocks) * max([1, *(math.ceil(1.2 * _points(row[i].text) / width) for i, width in wraps.items())])
         for row in sheet.rows
@@ -224,7 +224,7 @@ def _wrapped(cell: Cell) -> str:
 
 
 def _breakable(text: str) -> str:
-    """As `escape`; a long word (a path, a hash, a list) may break after a sign, and within what has none."""
+    """Escape a text; a long word (a path, a hash, a list) may break after a sign, and within what has none."""
     parts = []
     for word in text.split():
         if len(word) <= WORD:

@@ -12,7 +12,7 @@ def document(
     trainings: str,
     sheets: list[tuple[str, str]] = (),
 ) -> str:
-    """The page without figures and examples: heading, finding, tables, a study's sheets and trainings (ready-made), notes."""
+    """Write the page without figures and examples: heading, finding, tables, a study's sheets, ready-made trainings, notes."""
     parts = [f"# {escape(heading)}", escape(finding)]
     parts += [f"## {table.title}\n\n{render(table, lines)}" for table in tables]
     rows = [line.row for line in lines]
@@ -35,7 +35,7 @@ def render(table: Table, lines: list[Line]) -> str:
 
 
 def escape(text: str) -> str:
-    """Names come from users: they may not end a cell, open a tag or start markup."""
+    """Escape a text that comes from users: it may not end a cell, open a tag or start markup."""
     for special in "\\|<>*_`[]":
         text = text.replace(special, f"\\{special}")
     return " ".join(text.split())

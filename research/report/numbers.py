@@ -8,24 +8,24 @@ MOST = 6  # decimals of a column
 
 
 def share(value: float) -> str:
-    """0.46379 → `.4638`; 1 → `1.0000`."""
+    """Format a share: 0.46379 → `.4638`; 1 → `1.0000`."""
     text = f"{value:.4f}".replace("-", "−")
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def signed(value: float) -> str:
-    """0.1289 → `+.1289`; −0.0822 → `−.0822`; what rounds to nothing has no sign."""
+    """Format a difference: 0.1289 → `+.1289`; −0.0822 → `−.0822`; what rounds to nothing has no sign."""
     text = share(abs(value))
     return text if text == ".0000" else ("+" if value > 0 else "−") + text
 
 
 def p_value(p: float) -> str:
-    """`.032`, and bounds where three decimals would claim too much."""
+    """Format p as `.032`, and as a bound where three decimals would claim too much."""
     return "< .001" if p < 0.001 else "> .999" if p > 0.999 else f"{p:.3f}".replace("0.", ".", 1)
 
 
 def p_phrase(p: float) -> str:
-    """`p < .001`, `p = .032`."""
+    """Format p as a phrase: `p < .001`, `p = .032`."""
     text = p_value(p)
     return f"p {text}" if text[0] in "<>" else f"p = {text}"
 
@@ -46,7 +46,7 @@ def decimals_of(values: Iterable[float], least: int) -> int:
 
 
 def plain(value: float) -> str:
-    """Three digits that mean something: 0.0499999 → `.05`, 0.0001 → `1e−4`, 17.61 → `17.6`."""
+    """Format three digits that mean something: 0.0499999 → `.05`, 0.0001 → `1e−4`, 17.61 → `17.6`."""
     if 0 < abs(value) < 0.001 or abs(value) >= 9999.5:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
         text = f"{float(mantissa):g}e{int(exponent)}"
@@ -58,5 +58,5 @@ def plain(value: float) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    """`1 run`, `3 runs`."""
+    """Write a count with its noun: `1 run`, `3 runs`."""
     return f"{n} {noun}" if n == 1 else f"{n:,} {noun}s"

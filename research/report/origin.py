@@ -10,7 +10,7 @@ SHORT = 8  # characters of a commit
 
 
 def origin(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
-    """(Model, …), (Data, …), (Commit, …) of the runs that have values; what no run says is left out.
+    """Return (Model, …), (Data, …), (Commit, …) of the runs that have values; what no run says is left out.
 
     Args:
         runs: of a study.

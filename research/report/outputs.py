@@ -14,7 +14,7 @@ DIGITS = 4  # significant
 
 
 def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Json]:
-    """What the explorer compares example by example.
+    """Collect what the explorer compares example by example.
 
     All examples of the first metric of each split where they fit; else those that come first by a hash of their id, so that no
     result decides. Other metrics have the same examples, as many metrics as fit. Texts of the examples on which the runs
@@ -64,7 +64,7 @@ def _values(entries: Sequence[Entry], name: str, ids: list[str]) -> list[list[fl
 
 
 def _texts(entries: Sequence[Entry], ids: list[str], values: list[list[float | None] | None]) -> dict[str, Json]:
-    """Questions and answers, each text once."""
+    """Collect questions and answers, each text once."""
     asked: dict[int, list[str]] = {}
     answers: list[dict[int, int]] = [{} for _ in entries]
     texts: dict[str, int] = {}
@@ -88,7 +88,7 @@ def _texts(entries: Sequence[Entry], ids: list[str], values: list[list[float | N
 
 
 def _in_turn(ids: list[str], values: list[list[float | None] | None]) -> list[int]:
-    """Positions: that on which the runs differ most, the first by hash, the second most, …"""
+    """List positions: that on which the runs differ most, the first by hash, the second most, …"""
     columns = [[line[i] for line in values if line is not None and line[i] is not None] for i in range(len(ids))]
     spread = [max(column) - min(column) if column else 0.0 for column in columns]
     differing = sorted(range(len(ids)), key=lambda i: (-spread[i], _hash(ids[i])))

@@ -8,7 +8,7 @@ UNKNOWN = "unknown"
 
 
 def facts(provenance: dict[str, Json]) -> list[tuple[str, str, bool]]:
-    """(name, value, is it code) of where a run's numbers came from, in the order of asking; "unknown" where it is not recorded.
+    """List (name, value, is it code) of where a run's numbers came from, in the order of asking; "unknown" if not recorded.
 
     Args:
         provenance: as a run folder of any verb has it; {} of a point that was never begun.
@@ -53,7 +53,7 @@ def _commit(facts: dict[str, Json]) -> str:
 
 
 def _as_run(facts: dict[str, Json]) -> dict[str, Json]:
-    """A training's provenance under the names of a retrieval's; its time is that of the start."""
+    """Return a training's provenance under the names of a retrieval's; its time is that of the start."""
     data = facts.get("data") if isinstance(facts.get("data"), dict) else {}
     hashes = ", ".join(f"{name} {value}" for name, value in data.items() if isinstance(value, str))
     return {**facts, "data": hashes, "models": {"base": facts.get("model_hash")}, "started": facts.get("time", ""), "time": ""}

@@ -72,12 +72,12 @@ def decimals(groups: Sequence[Group]) -> int:
 
 
 def number(value: float, digits: int, plus: bool = False) -> str:
-    """The number with so many digits after the point, and a true minus sign."""
+    """Format the number with so many digits after the point, and a true minus sign."""
     return f"{value:{'+' if plus else ''}.{digits}f}".replace("-", "−")
 
 
 def mean_cells(mean: SeedSummary | None, digits: int, rank: int = 0, mark: str = "") -> list[Cell]:
-    """Mean ± standard deviation, and the interval of the mean."""
+    """Show mean ± standard deviation, and the interval of the mean."""
     if mean is None:
         return [Cell(NOTHING)] * 2
     no_spread = math.isnan(mean.sd)
@@ -90,7 +90,7 @@ def mean_cells(mean: SeedSummary | None, digits: int, rank: int = 0, mark: str =
 
 
 def difference_cells(pair: Pair | None, digits: int, is_baseline: bool) -> list[Cell]:
-    """Difference from the baseline, and its p."""
+    """Show the difference from the baseline, and its p."""
     if pair is None:
         return [Cell("baseline" if is_baseline else NOTHING), Cell(NOTHING)]
     unknown = math.isnan(pair.p_holm)
@@ -101,12 +101,12 @@ def difference_cells(pair: Pair | None, digits: int, is_baseline: bool) -> list[
 
 
 def count_cell(value: float | None) -> Cell:
-    """A cell of a count, such as parameters."""
+    """Show a count, such as parameters."""
     return Cell(NOTHING) if value is None else Cell(f"{value:,.0f}", round(value))
 
 
 def ranks(values: Sequence[float | None], higher: bool) -> list[int]:
-    """1 for the best value, 2 for the second; what looks equal is equal, and a column of one value has no best."""
+    """Rank the best value 1, the second 2, others 0; what looks equal is equal, and a column of one value has no best."""
     order = sorted({value for value in values if value is not None}, reverse=higher)
     if len(order) < 2:
         return [0] * len(values)
@@ -114,12 +114,12 @@ def ranks(values: Sequence[float | None], higher: bool) -> list[int]:
 
 
 def slug(name: str) -> str:
-    """The name as a file has it."""
+    """Return the name as a file has it."""
     return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
 
 
 def distinct(parts: list[Part]) -> list[Part]:
-    """Sheets or figures with names whose files are not each other's: by α and by β are `by--` and `by---2`."""
+    """Rename sheets or figures so that their files are not each other's: by α and by β are `by--` and `by---2`."""
     renamed, taken = [], set()
     for part in parts:
         name, i = part.name, 1

@@ -56,7 +56,7 @@ def read_shown(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
 
 
 def _systems(tested: list[Path], names: dict[Path, str], spec: Spec, is_mixed: bool) -> tuple[Systems, Spec]:
-    """The retrievals, tested against the spec's baseline where it is one of them; and the spec without it.
+    """Return the retrievals, tested against the spec's baseline where it is one of them; and the spec without it.
 
     Raises:
         UserError: the baseline is none of them, and there is no training that it may be of.

@@ -35,7 +35,7 @@ class Group(NamedTuple):
 
     @property
     def missing(self) -> list[RunRecord]:
-        """Runs that have no value in the group."""
+        """List the runs that have no value in the group."""
         return [run for run in self.runs if run.state != "done" or run.seed not in self.values]
 
 
@@ -64,16 +64,16 @@ class Study(NamedTuple):
 
     @property
     def names(self) -> dict[str, str]:
-        """Factor → what tables and figures call it."""
+        """Map each factor to what tables and figures call it."""
         return named(self.factors, self.labels)
 
     @property
     def metric_name(self) -> str:
-        """What tables and figures call the metric."""
+        """Return what tables and figures call the metric."""
         return self.labels.get(self.metric, self.metric)
 
 
 def marginal(groups: Sequence[Group]) -> dict[int, float]:
-    """Seed → mean of these groups' values; of the seeds that all of them have."""
+    """Map each seed to the mean of these groups' values; of the seeds that all of them have."""
     seeds = [seed for seed in groups[0].values if all(seed in group.values for group in groups)]
     return {seed: sum(group.values[seed] for group in groups) / len(groups) for seed in seeds}

@@ -37,7 +37,7 @@ class Setting(NamedTuple):
     runs: list[RunRecord]
 
     def values(self, metric: str) -> dict[int | None, float]:
-        """Seed → value, of the runs that are done; of copies the first, as a study counts them."""
+        """Map each seed to its value, of the runs that are done; of copies the first, as a study counts them."""
         by_seed: dict[int | None, float] = {}
         for run in self.runs:
             if run.state == "done" and math.isfinite(run.metrics.get(metric, math.nan)):
@@ -70,7 +70,7 @@ class StudyRecord(NamedTuple):
 
     @property
     def runs(self) -> list[RunRecord]:
-        """All runs, finished or not."""
+        """List all runs, finished or not."""
         return [run for setting in self.settings for run in setting.runs]
 
     @property
@@ -79,11 +79,11 @@ class StudyRecord(NamedTuple):
         return list(dict.fromkeys([self.metric, *(name for run in self.runs for name in run.metrics)]))
 
     def higher_is_better(self, metric: str) -> bool:
-        """Whether more of a metric is better: as the report said of its own, else as its runs or its name say it."""
+        """Return whether more of a metric is better: as the report said of its own, else as its runs or its name say it."""
         return self.higher if metric == self.metric else not is_lower(metric, self.directions)
 
     def study(self, metric: str) -> Study:
-        """The groups again, for what works on them: claims."""
+        """Make the groups again, for what works on them: claims."""
         groups = [Group(setting.label, setting.factors, [], setting.values(metric), {}) for setting in self.settings]
         guessed = metric != self.metric and direction(metric, self.directions) is None
         return Study(metric, self.higher_is_better(metric), groups, self.telling, [], guessed=guessed)
@@ -120,7 +120,7 @@ def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[st
 
 
 def shared(runs: Sequence[RunRecord]) -> dict[str, Json]:
-    """Options that all runs have alike; points that were never begun have only those of their sweep, and are not asked."""
+    """Return options that all runs have alike; points never begun have only those of their sweep, and are not asked."""
     runs = [run for run in runs if any(run.made_of)]
     if not runs:
         return {}
@@ -133,13 +133,13 @@ def shared(runs: Sequence[RunRecord]) -> dict[str, Json]:
 
 
 def _further_options(group: Group, alike: dict[str, Json]) -> dict[str, Json]:
-    """The group's options that not all runs share; a point that was never begun knows only some of them."""
+    """Return the group's options that not all runs share; a point that was never begun knows only some of them."""
     first = next((run for run in group.runs if any(run.made_of)), group.runs[0])
     return {name: value for name, value in first.options.items() if name != SEED and name not in alike}
 
 
 def _run_entry(run: RunRecord, origins: list[tuple[str, ...]]) -> dict[str, Json]:
-    """One run as report.json keeps it; `made_of` is the place of its origin in the list of all."""
+    """Return one run as report.json keeps it; `made_of` is the place of its origin in the list of all."""
     return {
         "run": run.name,
         "id": run.id,
@@ -210,5 +210,5 @@ def _numbers(metrics: dict[str, Json]) -> dict[str, float]:
 
 
 def equal(a: float, b: float) -> bool:
-    """Whether two numbers are equal to the last bit; NaN equals NaN."""
+    """Return whether two numbers are equal to the last bit; NaN equals NaN."""
     return a == b or (math.isnan(a) and math.isnan(b))

@@ -93,7 +93,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
     studies = {main.metric: main}
 
     def study_of(metric: str) -> Study:
-        """The same runs, judged by another metric."""
+        """Group the same runs, judged by another metric."""
         if metric not in studies:
             studies[metric] = study(runs, metric, names, every=spec.factors is not None, labels=main.labels)
         return studies[metric]
@@ -139,7 +139,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
 
 
 def _baseline(baseline: str | None, names: list[str], main: Study) -> str | None:
-    """The label of the setting that others are compared with, its options in short or in whole."""
+    """Return the label of the setting that others are compared with, its options in short or in whole."""
     keys = {group.key: group.label for group in main.groups if group.values}
     if baseline is None or baseline in keys.values():
         return baseline
@@ -151,7 +151,7 @@ def _baseline(baseline: str | None, names: list[str], main: Study) -> str | None
 
 
 def _sheets(main: Study, spec: Spec, factor_shares: Importance | None) -> list[Sheet]:
-    """The tables on the study's own metric."""
+    """Make the tables on the study's own metric."""
     sheets = [
         study_sheets.results(main, spec.baseline, spec.pair_by_seed),
         study_sheets.grid(main),
@@ -164,7 +164,7 @@ def _sheets(main: Study, spec: Spec, factor_shares: Importance | None) -> list[S
 
 
 def _curve(metric: str, run: RunRecord) -> Curve:
-    """(step, value) of a run's validations."""
+    """Read (step, value) of a run's validations."""
     if run.history is not None:  # W&B's
         return run.history(metric)
     return history(run.path, metric)

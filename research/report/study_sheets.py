@@ -30,7 +30,7 @@ MATCHED = 0.1  # trainable parameters within a tenth of each other count as equa
 
 
 def results(study: Study, baseline: str | None = None, paired: bool = False) -> Sheet:
-    """Mean ± spread over seeds of each group, its interval, and its difference from the baseline.
+    """Show mean ± spread over seeds of each group, its interval, and its difference from the baseline.
 
     Args:
         study: groups.
@@ -81,14 +81,14 @@ def results(study: Study, baseline: str | None = None, paired: bool = False) -> 
 
 
 def _times(seconds: list[float | None]) -> list[Cell]:
-    """Whole seconds, or as many digits as the smallest needs."""
+    """Show whole seconds, or as many digits as the smallest needs."""
     known = [value for value in seconds if value is not None]
     texts, whole = iter(column(known, 0)), not decimals_of(known, 0)
     return [Cell(NOTHING) if value is None else Cell(next(texts), round(value) if whole else value) for value in seconds]
 
 
 def against(study: Study, baseline: str | None, paired: bool) -> dict[str, Pair]:
-    """Label → its comparison with the baseline, over the seeds."""
+    """Map each label to its comparison with the baseline, over the seeds."""
     compared = {group.label: group.values for group in study.groups if group.values}
     if len(compared) < 2:
         return {}
@@ -132,7 +132,7 @@ def finding(study: Study, paired: bool = False) -> str:
 
 
 def grid(study: Study) -> Sheet | None:
-    """Two factors, one down and one across; None where they are not two."""
+    """Show two factors, one down and one across; None where they are not two."""
     if len(study.factors) != 2:
         return None
     down, across = study.factors
@@ -153,7 +153,7 @@ def grid(study: Study) -> Sheet | None:
 
 
 def matched(study: Study) -> Sheet | None:
-    """Groups in blocks of about equal trainable parameters; None where no block has two."""
+    """Show groups in blocks of about equal trainable parameters; None where no block has two."""
     known = [group for group in study.groups if group.values and "trained_parameters" in group.numbers]
     known.sort(key=lambda group: group.numbers["trained_parameters"])
     blocks: list[list[Group]] = []
@@ -187,7 +187,7 @@ def matched(study: Study) -> Sheet | None:
 
 
 def every_run(study: Study) -> Sheet:
-    """Every run, finished or not."""
+    """Show every run, finished or not."""
     names = study.names
     metrics = list(dict.fromkeys(name for g in study.groups for run in g.runs for name in run.metrics))
     runs = [run for group in study.groups for run in group.runs]

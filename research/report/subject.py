@@ -39,7 +39,7 @@ def grouped(runs: list[RunRecord], paths: list[Path], spec: Spec) -> tuple[list[
 
 
 def _refuse_mixed(runs: list[RunRecord]) -> None:
-    """Trainings that were judged by different metrics have no order, unless the user names one."""
+    """Refuse trainings that were judged by different metrics: they have no order, unless the user names one."""
     by: dict[str, list[str]] = {}
     for run in runs:
         if run.metrics and run.monitor:
@@ -84,7 +84,7 @@ def is_ablation(runs: list[RunRecord], names: list[str]) -> bool:
 
 
 def _chosen(wanted: tuple[str, ...] | None, runs: list[RunRecord], names: list[str]) -> list[str]:
-    """The factors that the spec asks for, by whole or short name."""
+    """Return the factors that the spec asks for, by whole or short name."""
     if wanted is None:
         return names
     known = list(dict.fromkeys([*names, *(name for run in runs for name in run.options)]))
@@ -99,7 +99,7 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list[RunRecord], names: list[s
 
 
 def _labels(labels: Mapping[str, str], runs: list[RunRecord], names: list[str]) -> dict[str, str]:
-    """Option or metric by its whole name → the spec's words for it.
+    """Map each option or metric, by its whole name, to the spec's words for it.
 
     Raises:
         UserError: a name of no option and no metric, or of several; one word for two things.
@@ -121,7 +121,7 @@ def _labels(labels: Mapping[str, str], runs: list[RunRecord], names: list[str]) 
 
 
 def _monitored(runs: list[RunRecord], paths: list[Path]) -> str:
-    """The metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
+    """Return the metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
     finished = [run for run in runs if run.metrics]
     for run in finished:
         if run.monitor:

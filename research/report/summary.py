@@ -40,7 +40,7 @@ def summary(runs: Systems | None, lines: Sequence[Line], trainings: Sequence[Tra
 
 
 def _comparison_key(line: Line) -> str:
-    """What a row's test is against, as report.json names it."""
+    """Return what a row's test is against, as report.json names it."""
     return "against_baseline" if line.baseline else "against_row_above"
 
 

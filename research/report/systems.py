@@ -72,7 +72,7 @@ class Systems(NamedTuple):
 
     @property
     def data(self) -> dict[str, Json]:
-        """source, split, queries, documents: equal in every folder but for the spelling of the source."""
+        """Return source, split, queries, documents: equal in every folder but for the spelling of the source."""
         return self.folders[0].metrics
 
 
@@ -188,24 +188,24 @@ def _merge(rows: list[Row]) -> list[Row]:
 
 
 def settings(facts: dict[str, Json]) -> dict[str, Json]:
-    """The facts that decide what a stage is; the others were measured, and differ each time."""
+    """Return the facts that decide what a stage is; the others were measured, and differ each time."""
     return {key: value for key, value in facts.items() if not key.endswith(MEASURED)}
 
 
 def code_of(folder: RunFolder, stage: str) -> str | None:
-    """The commit that made a stage, also where a later command wrote the folder; None where it is unknown or was changed."""
+    """Return the commit that made a stage, even if a later command wrote the folder; None if it is unknown or was changed."""
     stages = folder.provenance.get("stages")
     origin = (stages.get(stage) if isinstance(stages, dict) else None) or folder.provenance
     return origin.get("git_commit") if origin.get("git_dirty") is False else None
 
 
 def _same_stage(a: Row, b: Row) -> bool:
-    """Whether two rows are one stage: the same settings, label and values."""
+    """Return whether two rows are one stage: the same settings, label and values."""
     return settings(a.facts) == settings(b.facts) and a.label == b.label and a.per_query == b.per_query
 
 
 def _distinct_labels(rows: list[Row]) -> list[Row]:
-    """A label that two rows share is followed by the run's name, and by the stage's where that is not enough."""
+    """Add the run's name to a label that two rows share, and the stage's where that is not enough."""
     for suffix in ("run", "stage"):
         counts = Counter(row.label for row in rows)
         rows = [row._replace(label=f"{row.label} · {getattr(row, suffix)}") if counts[row.label] > 1 else row for row in rows]

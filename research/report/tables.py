@@ -50,7 +50,7 @@ class Table(NamedTuple):
 
 
 def measure(runs: Systems) -> list[Line]:
-    """Mean, 95% bootstrap interval and paired test against the baseline or the row above, on the page's first metric."""
+    """Compute mean, 95% bootstrap interval and paired test against the baseline or the row above, on the first metric."""
     base = next((row for row in runs.rows if row.label == runs.baseline), None)
     lines: list[Line] = []
     for i, row in enumerate(runs.rows):
@@ -64,14 +64,14 @@ def measure(runs: Systems) -> list[Line]:
 
 
 def compare_pairs(lines: list[Line], metric: str) -> dict[tuple[int, int], tuple[Comparison, float]]:
-    """(i, j) of rows, i above j → i against j, and its p after Holm over all pairs."""
+    """Map (i, j) of rows, i above j, to the comparison of i against j, and its p after Holm over all pairs."""
     pairs = list(itertools.combinations(range(len(lines)), 2))
     tests = [compare(lines[j].row.per_query[metric], lines[i].row.per_query[metric]) for i, j in pairs]
     return dict(zip(pairs, zip(tests, holm([test.p for test in tests]), strict=True), strict=True))
 
 
 def pairs_sheet(lines: list[Line], metric: str, pairs: dict[tuple[int, int], tuple[Comparison, float]]) -> sheet.Sheet | None:
-    """Every system against every other; None of fewer than three, whose one pair the first table has, or of too many."""
+    """Show every system against every other; None of fewer than three, whose one pair the first table has, or of too many."""
     if not 3 <= len(lines) <= MOST_PAIRED:
         return None
 
@@ -97,13 +97,13 @@ def pairs_sheet(lines: list[Line], metric: str, pairs: dict[tuple[int, int], tup
 
 
 def title(metric: str) -> str:
-    """`ndcg@10` → `nDCG@10`."""
+    """Write a metric's name as papers do: `ndcg@10` → `nDCG@10`."""
     kind, _, cut = metric.partition("@")
     return f"{TITLES.get(kind, kind)}@{cut}"
 
 
 def systems_table(lines: list[Line], metric: str) -> Table:
-    """The page's first table: quality with its interval, the test against the row above, and the time."""
+    """Make the page's first table: quality with its interval, the test against the row above, and the time."""
     means = [
         cell._replace(detail=f"[{share(line.low)}, {share(line.high)}]", mark=LEAK if line.row.leaks else "")
         for cell, line in zip(_share_cells([line.mean for line in lines]), lines, strict=True)
@@ -115,14 +115,14 @@ def systems_table(lines: list[Line], metric: str) -> Table:
 
 
 def metrics_table(rows: list[Row]) -> Table:
-    """Every metric that some row has."""
+    """Show every metric that some row has."""
     names = list(dict.fromkeys(name for row in rows for name in row.means))
     columns = [_share_cells([row.means.get(name) for row in rows]) for name in names]
     return Table("Every metric", [title(name) for name in names], [list(cells) for cells in zip(*columns, strict=True)])
 
 
 def cost_table(rows: list[Row]) -> Table | None:
-    """Where the time goes, and what an approximate index gives up; only the columns that some row has."""
+    """Show where the time goes, and what an approximate index gives up; only the columns that some row has."""
     columns = {
         "ms a query": _number_cells([row.facts.get("ms_per_query") for row in rows], least_is_best=True),
         "of which search": _number_cells([row.facts.get("search_ms_per_query") for row in rows], least_is_best=True),
@@ -140,7 +140,7 @@ def cost_table(rows: list[Row]) -> Table | None:
 
 
 def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
-    """The page's tables for a paper and for programs: systems, metrics, cost."""
+    """Make the page's tables for a paper and for programs: systems, metrics, cost."""
     rows = [line.row for line in lines]
     name_cells, count = [sheet.Cell(row.label, row.label) for row in rows], len(rows[0].per_query[metric])
     means, *_, times = zip(*systems_table(lines, metric).body, strict=True)
@@ -188,7 +188,7 @@ def leak_notes(rows: list[Row]) -> list[str]:
 
 
 def repeated(rows: list[Row]) -> list[str]:
-    """Which systems several runs hold: they are one row."""
+    """Write which systems several runs hold: they are one row."""
     return [f"{row.label} of {row.run}/{row.stage} is the same in {', '.join(row.also)}." for row in rows if row.also]
 
 
@@ -202,7 +202,7 @@ def _sheet_cell(cell: Cell) -> sheet.Cell:
 
 
 def _test_cells(line: Line) -> list[sheet.Cell]:
-    """Difference from the baseline or the row above, its interval, p, and how many queries are better and worse."""
+    """Show difference from the baseline or the row above, its interval, p, and how many queries are better and worse."""
     against = line.against
     if against is None:
         return [sheet.Cell("baseline" if line.baseline else NOTHING), *[sheet.Cell(NOTHING)] * 4]
@@ -235,7 +235,7 @@ def _number_cells(values: list[float | None], least_is_best: bool = False, decim
 
 
 def _mark_best(texts: list[str], values: list[float | None], choose: Callable[[list[float]], float]) -> list[Cell]:
-    """Cells with the best marked: what looks equal to it is as good, and a column of one value has no best."""
+    """Mark the best of cells: what looks equal to it is as good, and a column of one value has no best."""
     known = [value for value in values if value is not None]
     best = texts[values.index(choose(known))] if known else None
     compared = len({text for text in texts if text != NOTHING}) > 1

@@ -48,22 +48,22 @@ class Training(NamedTuple):
 
     @property
     def monitor(self) -> str:
-        """The validation metric that chose the model, `mrr@10`."""
+        """Name the validation metric that chose the model, `mrr@10`."""
         return self.run.monitor.removeprefix("val/")
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end, or was pruned."""
+        """Return whether it came to its end, or was pruned."""
         return self.run.state in FINISHED
 
     @property
     def lower(self) -> bool:
-        """Whether the lowest value of the monitor is the best."""
+        """Return whether the lowest value of the monitor is the best."""
         return is_lower(self.monitor, self.run.directions)
 
     @property
     def untrained(self) -> float | None:
-        """The metric before the first step; None where it was not measured."""
+        """Return the metric before the first step; None where it was not measured."""
         return self.values[0][1] if self.values and self.values[0][0] == 0 else None
 
 
@@ -118,7 +118,7 @@ def _curve(lines: list[dict[str, float]], name: str) -> Curve:
 
 
 def _best(training: Training, metrics: dict[str, Json]) -> tuple[int, float] | None:
-    """The best of the curve, the first of equals; a finished run's metrics.json has the last word on which it is.
+    """Find the best of the curve, the first of equals; a finished run's metrics.json has the last word on which it is.
 
     Raises:
         UserError: metrics.json and the curve hold different values for one step.
@@ -139,7 +139,7 @@ def _best(training: Training, metrics: dict[str, Json]) -> tuple[int, float] | N
 
 
 def _seconds(lines: list[dict[str, float]], metrics: dict[str, Json]) -> float:
-    """Each process counts from its own start: the clock's last value before every fall, summed."""
+    """Sum the clock's last value before every fall: each process counts from its own start."""
     clock = [line["seconds"] for line in lines if "seconds" in line]
     falls = [before for before, after in pairwise(clock) if after < before]
     one_process = metrics.get("finished") and not falls and "seconds" in metrics
@@ -147,7 +147,7 @@ def _seconds(lines: list[dict[str, float]], metrics: dict[str, Json]) -> float:
 
 
 def _per_second(run: RunRecord, lines: list[dict[str, float]]) -> float | None:
-    """Examples of a step over the median time between two steps, which no validation or checkpoint moves."""
+    """Divide the examples of a step by the median time between two steps, which no validation or checkpoint moves."""
     accumulate = run.options.get("model.optimisation.accumulate", 1)
     factors = [run.options.get("data.batch_size"), accumulate, run.options.get("trainer.devices")]
     clock = [(line["step"], line["seconds"]) for line in lines if "train/loss" in line and "seconds" in line]

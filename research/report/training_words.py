@@ -13,7 +13,7 @@ from research.types import Json
 
 
 def metric(training: Training) -> str:
-    """`MRR@10 on dev`, or the spec's words for the metric."""
+    """Name the metric: `MRR@10 on dev`, or the spec's words for it."""
     name = title(training.monitor) if "@" in training.monitor else training.monitor
     name = training.labels.get(f"val/{training.monitor}", name)
     where = validated_on(training)
@@ -21,7 +21,7 @@ def metric(training: Training) -> str:
 
 
 def validated_on(training: Training) -> str:
-    """The set that chose the model: `dev` of the training data, `dev of beir:other`, or a file, which has no splits."""
+    """Name the set that chose the model: `dev` of the training data, `dev of beir:other`, or a file, which has no splits."""
     val, split = training.run.options.get("data.val"), training.run.options.get("data.val_split")
     source = val or training.run.options.get("data.train")
     if is_file(source):
@@ -35,7 +35,7 @@ def _slice(split: Json) -> str:
 
 
 def state(training: Training) -> str:
-    """What is to be known before the numbers are trusted; "" where nothing is."""
+    """Return what is to be known before the numbers are trusted; "" where nothing is."""
     remarks = []
     if not training.finished:
         remarks.append(f"unfinished at step {training.steps:,}")
@@ -48,7 +48,7 @@ def state(training: Training) -> str:
 
 
 def result(training: Training) -> str:
-    """`MRR@10 on dev .5889 at step 84 of 84, untrained .4965 (+.0924).`"""
+    """Write the result: `MRR@10 on dev .5889 at step 84 of 84, untrained .4965 (+.0924).`"""
     best, untrained = training.best, training.untrained
     if best is None and untrained is None:
         return "Trained without validation: nothing says how good it is, or which step was best."
@@ -62,7 +62,7 @@ def result(training: Training) -> str:
 
 
 def facts(training: Training) -> list[str]:
-    """Base model, data, steps, time, learning rate, temperature, seed; what the run does not record is left out."""
+    """List base model, data, steps, time, learning rate, temperature, seed; what the run does not record is left out."""
     size, seed = training.run.options.get("data.batch_size"), training.run.provenance.get("seed")
     phrases = [
         f"from {base(training)}",
@@ -78,12 +78,12 @@ def facts(training: Training) -> list[str]:
 
 
 def base(training: Training) -> str:
-    """The model that was trained, as its configuration names it."""
+    """Name the model that was trained, as its configuration does."""
     return str(training.run.options.get("model.model") or "an unnamed model")
 
 
 def data(training: Training) -> str:
-    """`builtin:stdlib train, 1,814 examples`."""
+    """Name the data: `builtin:stdlib train, 1,814 examples`."""
     train, split = (training.run.options.get(f"data.{key}") for key in ("train", "train_split"))
     source = f"{train}{_slice(split)}" if is_file(train) else " ".join(str(part) for part in (train, split) if part)
     recorded = training.run.provenance.get("data")
@@ -93,19 +93,19 @@ def data(training: Training) -> str:
 
 
 def temperature(training: Training) -> str:
-    """`.05`; `.05 to .031` where it was learned."""
+    """Write the temperature: `.05`; `.05 to .031` where it was learned."""
     if training.temperature is None:
         return NOTHING
     return " to ".join(dict.fromkeys(plain(value) for value in training.temperature))
 
 
 def used_in(training: Training, rows: list[Row]) -> list[int]:
-    """Positions of rows whose retriever or reranker is this folder by name: the end of its path, as it was typed."""
+    """List the positions of rows whose retriever or reranker is this folder by name: the end of its path, as it was typed."""
     return [i for i, row in enumerate(rows) if _names(training.run.path, row.facts.get("model"))]
 
 
 def table(trainings: list[Training]) -> str:
-    """All trainings as one Markdown table; "" of none."""
+    """Write all trainings as one Markdown table; "" of none."""
     if not trainings:
         return ""
     head = [
@@ -167,7 +167,7 @@ def summary(training: Training) -> dict[str, Json]:
 
 
 def _time(seconds: float) -> str:
-    """`48 s`, `4 min 56 s`, `2 h 5 min`."""
+    """Write a time: `48 s`, `4 min 56 s`, `2 h 5 min`."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -176,7 +176,7 @@ def _time(seconds: float) -> str:
 
 
 def _names(path: Path, model: object) -> bool:
-    """Does `model`, absolute or relative to wherever the user stood, end as the folder's path does?"""
+    """Return whether `model`, absolute or relative to wherever the user stood, ends as the folder's path does."""
     if not isinstance(model, str) or ":" in model:
         return False
     parts = [part for part in Path(model).parts if part not in (".", "..")]

@@ -112,7 +112,7 @@ class Terms(NamedTuple):
         return Stemmer.Stemmer(self.stemmer).stemWord
 
     def __str__(self) -> str:
-        """As a run's facts name it."""
+        """Return the name that a run's facts have."""
         stems = f", {self.stemmer} stems" if self.stemmer else ""
         return f"{self.tokenizer}{stems}, stop words {self.language}"
 
@@ -121,19 +121,19 @@ DEFAULT = Terms()
 
 
 def _one_width(text: str) -> str:
-    """Letters of full width narrow, and kana of half width wide, as Lucene's CJKWidthFilter: they are the same words."""
+    """Make letters of full width narrow, and kana of half width wide, as Lucene's CJKWidthFilter: they are the same words."""
     return WIDTHS.sub(lambda match: unicodedata.normalize("NFKC", match.group()), text)
 
 
 @functools.cache
 def _stretches() -> re.Pattern:
-    """A stretch of a script without blanks, or a word of two letters or more, vowel signs and accents among them."""
+    """Compile the pattern of a stretch of a script without blanks, or of a word of two letters or more, marks among them."""
     return re.compile(rf"([{NO_BLANKS}]+)|((?:(?![{NO_BLANKS}])[\w{_marks()}]){{2,}})")
 
 
 @functools.cache
 def _marks() -> str:
-    """Ranges of the characters that stand on letters: vowel signs of India's scripts, accents of their own. To Python's \\w
+    """Return ranges of the characters that stand on letters: vowel signs of India's scripts, separate accents. To Python's \\w
     they end a word."""
     codes = [code for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(code)) in MARKS]
     first = [code for i, code in enumerate(codes) if i == 0 or codes[i - 1] != code - 1]

@@ -17,7 +17,7 @@ GGUF = {"router_aux_loss_coef": b".expert_count", "sliding_window": b".attention
 
 
 def option(config: dict, name: str) -> Json:
-    """An option by its dotted name, init_args left out; None where it is not there."""
+    """Return an option by its dotted name, init_args left out; None where it is not there."""
     value: Json = config
     for key in name.split("."):
         value = value.get("init_args", value) if isinstance(value, dict) else None
@@ -26,7 +26,7 @@ def option(config: dict, name: str) -> Json:
 
 
 def placed(config: dict, run: Path | None) -> dict:
-    """The configuration with the model's path as it was for the training, wherever this process stands.
+    """Return the configuration with the model's path as it was for the training, wherever this process stands.
 
     Args:
         run: its folder; where that ends as `out` says, relative paths are those of the folder above.
@@ -46,7 +46,7 @@ def placed(config: dict, run: Path | None) -> dict:
 
 
 def folder_of(config: dict) -> Path | None:
-    """Where the trained model's files lie, without fetching any; None where they are not here."""
+    """Find where the trained model's files lie, without fetching any; None where they are not here."""
     name = option(config, "model.model")
     if not isinstance(name, str):
         return None
@@ -63,7 +63,7 @@ def folder_of(config: dict) -> Path | None:
 
 
 def _in_hub_cache(name: str) -> Path | None:
-    """The folder of a hub model that was fetched once; None of no such name."""
+    """Find the folder of a hub model that was fetched once; None of no such name."""
     repo, _, revision = name.partition("@")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo) or repo.startswith("."):
         return None
@@ -87,7 +87,7 @@ def base_folder(config: dict) -> Path | None:
 
 
 def base_config(config: dict) -> dict | None:
-    """config.json of the model that is trained; None where the model is not here."""
+    """Read config.json of the model that is trained; None where the model is not here."""
     folder = base_folder(config)
     if folder is None:
         return None
@@ -116,7 +116,7 @@ def read(path: Path) -> dict:
 
 
 def template(folder: Path) -> str:
-    """The chat template of a model's folder."""
+    """Read the chat template of a model's folder."""
     try:
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

@@ -29,13 +29,13 @@ class Change(NamedTuple):
 
 
 def adapter_kind(config: dict) -> str:
-    """PEFT's class by its name; "" of none."""
+    """Name PEFT's class; "" of none."""
     adapter = option(config, "model.adapter")
     return str(adapter.get("class_path", "")).rpartition(".")[2] if isinstance(adapter, dict) else ""
 
 
 def trains(config: dict, *names: str) -> bool:
-    """Whether the LightningModule is one of these."""
+    """Return whether the LightningModule is one of these."""
     model = config.get("model")
     return isinstance(model, dict) and str(model.get("class_path", "")).rpartition(".")[2] in names
 
@@ -65,7 +65,7 @@ def _scaled_gradients(config: dict) -> bool:
 
 
 def has_router_loss(config: dict) -> bool | None:
-    """Whether a causal language model's training adds its router's loss: as models.router.router_coefficient asks."""
+    """Return whether a causal language model's training adds its router's loss: as models.router.router_coefficient asks."""
     if not trains(config, "SFTModule", "DPOModule"):
         return False
     base = base_config(config)
@@ -80,7 +80,7 @@ def has_router_loss(config: dict) -> bool | None:
 
 
 def _config_class(base: dict) -> "PreTrainedConfig | None":
-    """transformers' configuration of that type, with its defaults; None of a type that it has not."""
+    """Return transformers' configuration of that type, with its defaults; None of a type that it has not."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # here: a second, for mixtures of experts alone
 
     try:
@@ -128,7 +128,7 @@ def _prefix_in_a_window(config: dict) -> bool | None:
 
 
 def _output_layer(config: dict) -> bool | None:
-    """LoRA on the output layer, of the adapter that is made or of the one that is trained on."""
+    """Return whether LoRA lies on the output layer, by the adapter that is made or by the one that is trained on."""
     if not trains(config, "SFTModule", "DPOModule"):
         return False
     folder = folder_of(config)
@@ -151,7 +151,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _ended_prompts(config: dict) -> bool | None:
-    """Answers are measured, and the tokenizer ends every text."""
+    """Return whether answers are measured, and the tokenizer ends every text."""
     if not WRITES_ANSWERS & {*(option(config, "model.metrics") or [])}:
         return False
     folder = base_folder(config)

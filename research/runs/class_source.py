@@ -18,7 +18,7 @@ class Source(NamedTuple):
 
 @functools.cache
 def parameters(class_path: str) -> dict[str, tuple[str, str]] | None:
-    """Arguments of a class → their annotation and its module; None where the source does not tell all of them."""
+    """Map the arguments of a class to their annotation and its module; None where the source does not tell all of them."""
     if (definition := _class(class_path)) is None:
         return None
     bases = [_resolve(ast.unparse(base), definition) for base in definition.node.bases]
@@ -41,7 +41,7 @@ def parameters(class_path: str) -> dict[str, tuple[str, str]] | None:
 
 
 def derives(class_path: str, ancestor: str) -> bool:
-    """Whether a class, or one that it inherits, has this name."""
+    """Return whether a class, or one that it inherits, has this name."""
     if class_path.rpartition(".")[2] == ancestor:
         return True
     definition = _class(class_path)
@@ -51,7 +51,7 @@ def derives(class_path: str, ancestor: str) -> bool:
 
 
 def classes_beside(class_path: str) -> list[str] | None:
-    """Class paths in the module of a class that is certainly not there; None where it is, or where the source does not tell."""
+    """List the classes in the module of one that is certainly not there; None where it is, or the source does not tell."""
     module, _, name = class_path.rpartition(".")
     if (tree := _tree(module) if module else None) is None:
         return [] if module.partition(".")[0] in ("research", "peft") and module_file(module) is None else None
@@ -68,7 +68,7 @@ def classes_beside(class_path: str) -> list[str] | None:
 
 
 def is_ours(class_path: str) -> bool:
-    """Whether a class is of this package, or inherits one of it."""
+    """Return whether a class is of this package, or inherits one of it."""
     if class_path.partition(".")[0] == "research":
         return True
     definition = _class(class_path)
@@ -76,7 +76,7 @@ def is_ours(class_path: str) -> bool:
 
 
 def nested(source: tuple[str, str]) -> str:
-    """The class with options of its own that an annotation names, if there is one: Optimisation, `peft.LoraConfig | None`."""
+    """Find the class with options of its own that an annotation names, if any: Optimisation, `peft.LoraConfig | None`."""
     annotation, owner = source
     definition = _class(owner)
     if definition is None or not annotation or re.search(r"\b[dD]ict\b|Mapping", annotation):  # a mapping may have any key
@@ -89,7 +89,7 @@ def nested(source: tuple[str, str]) -> str:
 
 
 def _resolve(name: str, within: Source) -> str:
-    """The class path of a name in a file; "" where it is no class of a package."""
+    """Find the class path of a name in a file; "" where it is no class of a package."""
     head, _, rest = name.partition(".")
     if not rest and any(isinstance(node, ast.ClassDef) and node.name == name for node in within.tree.body):
         return f"{within.module}.{name}"
@@ -98,7 +98,7 @@ def _resolve(name: str, within: Source) -> str:
 
 
 def _class(class_path: str, depth: int = 8) -> Source | None:
-    """A class where it is written, through the packages that import it from there."""
+    """Find a class where it is written, through the packages that import it from there."""
     module, _, name = class_path.rpartition(".")
     if not module or not depth or (tree := _tree(module)) is None:
         return None
@@ -110,7 +110,7 @@ def _class(class_path: str, depth: int = 8) -> Source | None:
 
 
 def _imports(tree: ast.Module, module: str) -> dict[str, str]:
-    """Names that a file imports → what they stand for, absolute."""
+    """Map names that a file imports to what they stand for, absolute."""
     path = module_file(module)
     return dict(imported_names(tree, module, path)) if path else {}
 

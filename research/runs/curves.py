@@ -16,7 +16,7 @@ DAMAGED = object()
 
 
 def read_lines(folder: Path, about: str = "") -> list[dict[str, Json]]:
-    """The lines of a run's curves, in order; one that a killed process left unfinished is dropped.
+    """Read the lines of a run's curves, in order; one that a killed process left unfinished is dropped.
 
     Args:
         folder: of the run.
@@ -33,7 +33,7 @@ def read_lines(folder: Path, about: str = "") -> list[dict[str, Json]]:
 
 
 def whole_lines(folder: Path, finished: bool, command: str) -> list[dict[str, Json]]:
-    """The lines of a run whose page draws its curves: each is there and in order.
+    """Read the lines of a run whose page draws its curves: each is there and in order.
 
     Args:
         folder: of the run.
@@ -64,12 +64,12 @@ def whole_lines(folder: Path, finished: bool, command: str) -> list[dict[str, Js
 
 
 def history(folder: Path, name: str) -> Curve:
-    """(step, value) of one logged number of a run."""
+    """Read (step, value) of one logged number of a run."""
     return [(line["step"], line[name]) for line in read_lines(folder, name)]
 
 
 def curves_of(lines: Iterable[dict[str, Json]]) -> dict[str, Curve]:
-    """{metric: (step, value)}; of a step that a resumed run took again, the last."""
+    """Collect {metric: (step, value)}; of a step that a resumed run took again, the last."""
     curves: dict[str, dict[int, float]] = {}
     for line in lines:
         for name, value in line.items():
@@ -96,7 +96,7 @@ def _checked(file: Path, number: int, line: object) -> dict[str, Json]:
 
 
 def _parsed(texts: list[str]) -> list[object]:
-    """Each line's value, DAMAGED of one that is no JSON; all at once where none is: a call a line takes twice as long."""
+    """Parse each line, DAMAGED where it is no JSON; all at once where none is: a call a line takes twice as long."""
     try:
         whole = json.loads(f"[{','.join(texts)}]")
     except (ValueError, RecursionError):
@@ -112,6 +112,6 @@ def _parsed_alone(text: str) -> object:
 
 
 def shortened(value: object, most: int = 60) -> str:
-    """A value as JSON, for a message."""
+    """Write a value as JSON, for a message."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= most else text[: most - 1] + "…"

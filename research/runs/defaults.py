@@ -53,7 +53,7 @@ def spelled(value: Json, everything: bool = False, name: str = "") -> Json:
 
 
 def _options(options: dict, owner: str, everything: bool, name: str, group: str = "") -> dict:
-    """Options of a class; `group` is the dotted prefix, with a dot at its end, where they are fields of one of its options."""
+    """Spell a class's options; `group` is the dotted prefix, with a dot at its end, where they are fields of one option."""
     known = _known(owner)
     out = {} if group else {key: value for key, value in DROPPED.get(owner, {}).items() if key not in options}
     for key, value in options.items():
@@ -85,14 +85,14 @@ def _is_default(value: object, owner: str, place: str) -> bool:
 
 @functools.cache
 def _later(class_path: str) -> dict[str, Json]:
-    """Options of a class, and of the classes of ours that it is made from, that came later → the default they came with."""
+    """Map later options of a class, and of the classes of ours that it is made from, to the default they came with."""
     bases = [f"{base.__module__}.{base.__qualname__}" for base in _class(class_path).__mro__ if class_path]
     return {name: first for path in (*reversed(bases), class_path) for name, first in SINCE.get(path, {}).items()}
 
 
 @functools.cache
 def _known(class_path: str) -> frozenset[str] | None:
-    """Options of a class, and of the classes of ours that it is made from, that are always spelled; None: it is not known."""
+    """Return the options of a class, and of its bases of ours, that are always spelled; None: it is not known."""
     names: set[str] = set(KNOWN.get(class_path, ()))
     for base in _class(class_path).__mro__ if class_path else ():
         names |= {*KNOWN.get(f"{base.__module__}.{base.__qualname__}", ())}
@@ -101,7 +101,7 @@ def _known(class_path: str) -> frozenset[str] | None:
 
 @functools.cache
 def _of_ours(class_path: str) -> frozenset[str]:
-    """Options that a class has from those in KNOWN."""
+    """Return the options that a class has from those in KNOWN."""
     bases = [base for base in _class(class_path).__mro__ if f"{base.__module__}.{base.__qualname__}" in KNOWN]
     names = {name for base in bases for name in inspect.signature(base.__init__).parameters}
     return frozenset(names | (_known(class_path) or frozenset()))
@@ -127,7 +127,7 @@ def _class(class_path: str) -> type:
 
 @functools.cache
 def _defaults(class_path: str) -> dict[str, object]:
-    """Option → default, of a class and of those that its **kwargs go to."""
+    """Map each option to its default, of a class and of those that its **kwargs go to."""
     if not class_path:
         return {"trainer": _defaults("lightning.Trainer")}
     defaults: dict[str, object] = {}
@@ -144,7 +144,7 @@ def _defaults(class_path: str) -> dict[str, object]:
 
 
 def _plain(value: object) -> Json:
-    """A Python value as YAML writes it."""
+    """Return a Python value as YAML writes it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
@@ -157,7 +157,7 @@ def _plain(value: object) -> Json:
 
 
 def without_later_defaults(value: Json) -> Json:
-    """A configuration without the options that came later and stand at the defaults they came with.
+    """Return a configuration without the options that came later and stand at the defaults they came with.
 
     No class is imported: of one that SINCE lacks, as a user's own, an option goes where all classes that have it agree.
     """

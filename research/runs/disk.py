@@ -16,7 +16,7 @@ TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "unexpected pos")  # 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Errors of the disk below this line become UserErrors about `path`."""
+    """Turn errors of the disk below this line into UserErrors about `path`."""
     try:
         yield
     except OSError as error:
@@ -44,7 +44,7 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def disk_error(error: OSError, path: Path) -> OSError | UserError:
-    """A full, read-only or forbidden disk is the user's to mend; any other OSError is returned as it is."""
+    """Return a UserError of a full, read-only or forbidden disk, which the user can mend; any other OSError as it is."""
     if error.errno in DISK_ERRNOS or isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
         return UserError(
             f"cannot write {path}: {error.strerror or error}; expected a writable place with room. Free "

@@ -49,7 +49,7 @@ def write_json(path: Path, value: Json, indent: int | None = 1) -> None:
 
 
 def strict(value: Json) -> Json:
-    """The value with null in place of NaN and ±infinity, which JSON cannot write."""
+    """Return the value with null in place of NaN and ±infinity, which JSON cannot write."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

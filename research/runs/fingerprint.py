@@ -52,7 +52,7 @@ class Source(NamedTuple):
 
 
 def fingerprint(config: dict, helpers: bool = True) -> str:
-    """The fingerprint of a resolved configuration: of our code, and after a "+" of the user's own classes, if there are any.
+    """Compute the fingerprint of a resolved configuration: of our code, and after a "+" of the user's own classes, if any.
 
     Args:
         config: with class paths.
@@ -66,7 +66,7 @@ def fingerprint(config: dict, helpers: bool = True) -> str:
 
 
 def _users_code(config: dict, helpers: bool = True) -> dict[str, Source]:
-    """Module → its source, of the user's own that a configuration's classes reach; `helpers` as for `fingerprint`."""
+    """Map modules to their sources, of the user's own that a configuration's classes reach; `helpers` as for `fingerprint`."""
     named = tuple(sorted({name for name in _class_paths(config) if not _is_ours(name)}))
     reached, last = _reached(named, helpers)
     if last:
@@ -81,7 +81,7 @@ _say_once = functools.cache(say)
 
 
 def counted_since(fingerprints: set[str | None], config: dict) -> list[str]:
-    """Packages that the fingerprint covers now and did not cover when these runs were made."""
+    """List packages that the fingerprint covers now and did not cover when these runs were made."""
     if fingerprints != {fingerprint(config, helpers=False)}:
         return []
     newer = _users_code(config).keys() - _users_code(config, helpers=False).keys()
@@ -90,7 +90,7 @@ def counted_since(fingerprints: set[str | None], config: dict) -> list[str]:
 
 @functools.cache
 def code_fingerprint(*classes: str) -> str:
-    """The hash of our code that computes numbers.
+    """Hash our code that computes numbers.
 
     Args:
         classes: a training's LightningModule and DataModule, by class path; without any, those of all trainers together.
@@ -99,13 +99,13 @@ def code_fingerprint(*classes: str) -> str:
 
 
 def code_digest(text: str) -> str:
-    """The hash of a piece of code, whatever its layout, comments and docstrings are."""
+    """Hash a piece of code, whatever its layout, comments and docstrings are."""
     return _digest(ast.parse(text))
 
 
 @functools.cache
 def plan_fingerprint() -> str:
-    """The hash of the code that a sweep's plan follows from: what computes, reads configurations, and makes points and ids."""
+    """Hash the code that a sweep's plan follows from: what computes, reads configurations, and makes points and ids."""
     files = sorted(path for room in PLANS for path in PACKAGE.joinpath(room).rglob("*.py"))
     texts = [path.read_text(encoding="utf-8") for path in sorted(PACKAGE.joinpath("runs").glob("known_*.json"))]
     return hash_strings([code_fingerprint(), *map(_file_digest, files), *texts])[:LENGTH]
@@ -116,12 +116,12 @@ def _file_digest(path: Path) -> str:
 
 
 def reached_files(*classes: str) -> list[Path]:
-    """Files of this package whose code the fingerprint of these classes holds."""
+    """List the files of this package whose code the fingerprint of these classes holds."""
     return sorted(map(_path, _ours(classes)))
 
 
 def files_of_classes(config: dict) -> list[Path]:
-    """Files of the classes that a configuration names, with what those of the user import and is not installed."""
+    """List the files of the classes that a configuration names, with what those of the user import and is not installed."""
     ours = [name.rpartition(".")[0] for name in _class_paths(config) if _is_ours(name)]
     return sorted({path for path in map(_path, [*_users_code(config), *ours]) if path is not None})
 
@@ -134,7 +134,7 @@ def forget() -> None:
 
 
 def _ours(classes: tuple[str, ...], helpers: bool = True) -> dict[str, Source]:
-    """Module → its source, of this package, that `fit` and these classes reach; without any, those of all trainers."""
+    """Map modules to their sources, of this package, that `fit` and these classes reach; without any, those of all trainers."""
     roots = classes or tuple(name for pair in TRAINERS.values() for name in pair)
     return {name: source for name, source in _reached((*FIT, *roots), helpers)[0].items() if _is_ours(name)}
 
@@ -145,7 +145,7 @@ def _is_ours(name: str) -> bool:
 
 @functools.cache
 def _reached(names: tuple[str, ...], helpers: bool = True) -> tuple[dict[str, Source], str]:
-    """Module → its source, of all that these names reach by import: of this package the rooms that compute, and the user's own.
+    """Map modules to their sources, of all that these names reach by import: the rooms that compute, and the user's own.
 
     The second is the module at which more than LARGEST were read; "" of less.
 
@@ -171,13 +171,13 @@ def _reached(names: tuple[str, ...], helpers: bool = True) -> tuple[dict[str, So
 
 
 def _computes(module: str) -> bool:
-    """Whether a module is of a room that computes, or of the user's own code."""
+    """Return whether a module is of a room that computes, or of the user's own code."""
     top, _, inner = module.partition(".")
     return top != "research" or inner.partition(".")[0] in COMPUTES
 
 
 def _modules(name: str) -> Iterator[str]:
-    """The modules that an import of this dotted name runs: its packages too."""
+    """Yield the modules that an import of this dotted name runs: its packages too."""
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
         yield ".".join(parts[:end])
@@ -185,7 +185,7 @@ def _modules(name: str) -> Iterator[str]:
 
 @functools.cache
 def _source(module: str) -> Source | None:
-    """A module's file as read once in this process; None of what is no module, or is an installed package."""
+    """Read a module's file once in this process; None of what is no module, or is an installed package."""
     path = _path(module)
     if path is None:
         return None
@@ -208,7 +208,7 @@ def _path(module: str) -> Path | None:
 
 
 def _spelled(value: object) -> str:
-    """A syntax tree as text without docstrings and positions; the same in every version of Python."""
+    """Write a syntax tree as text without docstrings and positions; the same in every version of Python."""
     if isinstance(value, list):
         return "[" + ",".join(_spelled(inner) for inner in value if not _is_text(inner)) + "]"
     if not isinstance(value, ast.AST):
@@ -224,7 +224,7 @@ def _digest(tree: ast.Module) -> str:
 
 
 def _is_text(node: object) -> bool:
-    """Whether a statement is only a string: a docstring, or the text after an attribute."""
+    """Return whether a statement is only a string: a docstring, or the text after an attribute."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 

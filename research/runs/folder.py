@@ -39,12 +39,12 @@ class RunFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a command has begun to write here."""
+        """Return whether a command has begun to write here."""
         return (self.path / PROVENANCE).is_file()
 
     @property
     def is_training(self) -> bool:
-        """Whether `research fit` wrote it, the only verb whose provenance says what the run is made of."""
+        """Return whether `research fit` wrote it, the only verb whose provenance says what the run is made of."""
         if not self.is_begun:
             return False
         facts = read_json(self.path / PROVENANCE)
@@ -52,7 +52,7 @@ class RunFolder:
 
     @functools.cached_property
     def provenance(self) -> dict[str, Json]:
-        """provenance.json; {} of a run that was never begun.
+        """Read provenance.json; {} of a run that was never begun.
 
         Raises:
             UserError: damaged, or what a page lists of it has another form than it is listed in.
@@ -79,12 +79,12 @@ class RunFolder:
         return facts
 
     def command(self, otherwise: str) -> str:
-        """The command that made the run, as it is typed; `otherwise` where it does not say it."""
+        """Return the command that made the run, as it is typed; `otherwise` where it does not say it."""
         return shlex.join(self.provenance.get("command") or ["research", otherwise, "…"])
 
     @functools.cached_property
     def config(self) -> dict[str, Json]:
-        """config.yaml of a training.
+        """Read config.yaml of a training.
 
         Raises:
             UserError: missing or damaged.
@@ -109,7 +109,7 @@ class RunFolder:
 
     @property
     def settings(self) -> dict[str, Json]:
-        """config.yaml of whatever wrote it; {} where there is none that can be read."""
+        """Read config.yaml of whatever wrote it; {} where there is none that can be read."""
         try:
             return self.config
         except UserError:
@@ -117,12 +117,12 @@ class RunFolder:
 
     @property
     def has_config(self) -> bool:
-        """Whether there is a config.yaml."""
+        """Return whether there is a config.yaml."""
         return (self.path / CONFIG).is_file()
 
     @functools.cached_property
     def metrics(self) -> dict[str, Json]:
-        """metrics.json: of a training those of its best validation; {} where there is none yet.
+        """Read metrics.json: of a training those of its best validation; {} where there is none yet.
 
         Raises:
             UserError: damaged, or a metric, value of an example or count is no number.
@@ -131,13 +131,13 @@ class RunFolder:
 
     @functools.cached_property
     def _metrics(self) -> Json:
-        """What metrics.json holds, unchecked; None where there is none."""
+        """Read what metrics.json holds, unchecked; None where there is none."""
         path = self.path / METRICS
         return read_json(path) if path.exists() else None
 
     @property
     def result(self) -> dict[str, Json]:
-        """metrics.json, its values unchecked; {} where there is none that can be read."""
+        """Read metrics.json, its values unchecked; {} where there is none that can be read."""
         try:
             return self._metrics if isinstance(self._metrics, dict) else {}
         except (UserError, OSError):
@@ -145,7 +145,7 @@ class RunFolder:
 
     @functools.cached_property
     def test(self) -> dict[str, Json]:
-        """test.json, which `research test` writes; {} where there is none.
+        """Read test.json, which `research test` writes; {} where there is none.
 
         Raises:
             UserError: as `metrics`.
@@ -155,13 +155,13 @@ class RunFolder:
 
     @functools.cached_property
     def examples(self) -> dict[str, Json]:
-        """examples.json: texts of some queries of a retrieval; {} where there are none."""
+        """Read examples.json: texts of some queries of a retrieval; {} where there are none."""
         path = self.path / EXAMPLES
         return read_json(path) if path.exists() else {}
 
     @functools.cached_property
     def wandb(self) -> dict[str, Json]:
-        """wandb.json of a training: the id of its W&B run, and later the names of the summary; {} where there is none.
+        """Read wandb.json of a training: the id of its W&B run, later the names of the summary; {} where there is none.
 
         Raises:
             UserError: damaged.
@@ -179,7 +179,7 @@ class RunFolder:
 
     @functools.cached_property
     def checkpoints(self) -> list[dict[str, Json]]:
-        """checkpoints.json of a training that is not finished: file, step and sha256 of each; [] where there are none.
+        """Read checkpoints.json of an unfinished training: file, step and sha256 of each; [] where there are none.
 
         Raises:
             UserError: damaged.
@@ -243,7 +243,7 @@ class RunFolder:
 
 
 def sweep_owner(folder: Path) -> dict[str, Json]:
-    """Whose a sweep's folder is (sweep.json); {} where it notes nothing that can be read."""
+    """Read whose a sweep's folder is (sweep.json); {} where it notes nothing that can be read."""
     try:
         owner = read_json(folder / SWEEP)
     except (UserError, OSError):
@@ -261,7 +261,7 @@ def _object(path: Path, value: object) -> dict[str, Json]:
 
 
 def _checked(path: Path, value: object) -> dict[str, Json]:
-    """metrics.json or test.json, if each metric, value of an example and count is a number or null."""
+    """Return metrics.json or test.json, if each metric, value of an example and count is a number or null."""
     result = _object(path, value)
     _numbers(path, "metrics", result.get("metrics"))
     for name, values in _mapping(path, "per_query", result.get("per_query")).items():

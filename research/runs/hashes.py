@@ -11,12 +11,12 @@ from research.types import Json
 
 
 def hash_json(value: Json) -> str:
-    """sha256 of a JSON-able value; dict order does not matter."""
+    """Hash a JSON-able value by sha256; dict order does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def hash_strings(strings: Iterable[str]) -> str:
-    """sha256 of a sequence of strings; lengths are hashed too, so ["ab", "c"] differs from ["a", "bc"]."""
+    """Hash a sequence of strings by sha256; lengths are hashed too, so ["ab", "c"] differs from ["a", "bc"]."""
     digest = hashlib.sha256()
     for string in strings:
         data = string.encode("utf-8", "surrogatepass")
@@ -33,6 +33,6 @@ def hash_file(path: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _hash_of(path: str, *_unchanged: int) -> str:
-    """Once a process, as long as the file is the same: a sweep's points share half a gigabyte of weights."""
+    """Hash a file once a process, as long as it is the same: a sweep's points share half a gigabyte of weights."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

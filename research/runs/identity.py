@@ -36,7 +36,7 @@ KNOWN_FACTS = ("train", "queries", "examples", "pairs", "val", "test", "other", 
 
 
 def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
-    """The point id of a training, and after it the ids that earlier versions gave it.
+    """Compute the point id of a training, and after it the ids that earlier versions gave it.
 
     Args:
         resolved: the configuration with every default.
@@ -55,7 +55,7 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
 
 
 def _as_typed(trainer: dict) -> list[dict]:
-    """The trainer section now, and with devices and precision in the forms that earlier ids had for typed values."""
+    """Return the trainer section now, and with devices and precision in the forms that earlier ids had for typed values."""
     devices, precision = trainer.get("devices"), trainer.get("precision")
     bits = str(precision).removesuffix("-true")
     counts = [devices, str(devices)] if isinstance(devices, int) else [devices]
@@ -64,17 +64,17 @@ def _as_typed(trainer: dict) -> list[dict]:
 
 
 def what_is_computed(resolved: dict) -> dict:
-    """A configuration without what says where or how, and without options at their defaults."""
+    """Return a configuration without what says where or how, and without options at their defaults."""
     return without(one_spelling(spelled(resolved), processes=_are_free(resolved)), (*how(resolved), *PATHS))
 
 
 def _are_free(resolved: dict) -> bool:
-    """Whether any number of processes that share a batch computes the same; a router's loss is of a process's own tokens."""
+    """Return whether any number of processes that share a batch computes the same; a router's loss is of one process."""
     return not has_router_loss(resolved)
 
 
 def differences(a: dict, b: dict) -> dict[str, tuple]:
-    """Dotted name → (value in a, value in b), where two configurations differ in what is computed; in PATHS too."""
+    """Map dotted names to (value in a, value in b), where two configurations differ in what is computed; in PATHS too."""
     changed = _differences(*(without(one_spelling(spelled(config)), how(config)) for config in (a, b)))
     if BATCH in changed:  # of all processes together: named is what the user has changed
         typed = {
@@ -96,5 +96,5 @@ def _differences(a: Json, b: Json, name: str = "") -> dict[str, tuple]:
 
 
 def known_facts(data: dict) -> dict:
-    """The data's facts without later ones that are empty."""
+    """Return the data's facts without later ones that are empty."""
     return {name: value for name, value in data.items() if name in KNOWN_FACTS or value}

@@ -19,13 +19,13 @@ LIST = Path(__file__).with_name("known_code.txt")
 
 @functools.cache
 def known_code() -> dict[str, int]:
-    """Fingerprint of a published state → how many of CHANGES it held."""
+    """Map the fingerprint of each published state to how many of CHANGES it held."""
     lines = (line.split() for line in LIST.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
     return {fingerprint: int(count) for fingerprint, count, *_ in lines}
 
 
 def held_by(fingerprint: str | None) -> int | None:
-    """How many of CHANGES the code with this fingerprint held; None of code that was not published."""
+    """Return how many of CHANGES the code with this fingerprint held; None of code that was not published."""
     return known_code().get((fingerprint or "").partition("+")[0])
 
 
@@ -37,7 +37,7 @@ def fingerprints_of(provenance: dict) -> list[str | None]:
 def stale_because(
     fingerprints: Iterable[str | None], config: dict, run: Path | None = None, data: tuple[dict, dict] | None = None
 ) -> str:
-    """Why a run does not have the numbers that this code would give it; "" where it has them.
+    """Return why a run does not have the numbers that this code would give it; "" where it has them.
 
     Args:
         fingerprints: of the code that computed it; several where another one went on with it.
@@ -66,7 +66,7 @@ def stale_because(
 
 
 def numbers_key(fingerprints: Iterable[str | None], config: dict, run: Path | None = None) -> str:
-    """A text that is equal for runs of one configuration whose numbers may be averaged, whichever code computed them."""
+    """Return a text that is equal for runs of one configuration whose numbers may be averaged, whichever code computed them."""
     computed_by = {*fingerprints} - {None, ""}
     published = {held_by(code) for code in computed_by}
     if not computed_by or None in published or not _have_same_classes(computed_by):
@@ -80,5 +80,5 @@ def numbers_key(fingerprints: Iterable[str | None], config: dict, run: Path | No
 
 
 def _have_same_classes(fingerprints: Iterable[str | None]) -> bool:
-    """Whether the user's own classes are the same in all; older runs did not record them."""
+    """Return whether the user's own classes are the same in all; older runs did not record them."""
     return len({(code or "").partition("+")[2] for code in fingerprints} - {""}) <= 1

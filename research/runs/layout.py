@@ -68,17 +68,17 @@ def check_store_folder(out: Path, option: str = "--out") -> None:
 
 
 def leftover(path: Path) -> bool:
-    """Whether a path is one that a command leaves when it is killed at its start: the lock, or a temporary file."""
+    """Return whether a path is one that a command leaves when it is killed at its start: the lock, or a temporary file."""
     return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 
 def is_name(text: object) -> bool:
-    """Whether a text can name a folder within another: no path, no control characters, not too long for a disk."""
+    """Return whether a text can name a folder within another: no path, no control characters, not too long for a disk."""
     if not isinstance(text, str) or text in ("", ".", "..") or re.search(r"[/\x00-\x1f\x7f\ud800-\udfff]", text):
         return False
     return len(text.encode()) <= LONGEST
 
 
 def cache_folder(given: Path | None = None) -> Path:
-    """Where content-addressed embeddings, indexes and converted models live: --cache, TANDEM_CACHE, ~/.cache/tandem."""
+    """Return where content-addressed embeddings, indexes and models live: --cache, TANDEM_CACHE, ~/.cache/tandem."""
     return Path(given or os.environ.get("TANDEM_CACHE") or Path.home() / ".cache" / "tandem")

@@ -54,7 +54,7 @@ class Standing(NamedTuple):
 
 
 def is_due(standing: Standing) -> bool:
-    """Whether a point is to be run: not done, and not one that would only fail again."""
+    """Return whether a point is to be run: not done, and not one that would only fail again."""
     if standing.state == "failed":
         return standing.failures < ATTEMPTS and standing.last.get("code") != WRONG_INPUT
     return standing.state in AGAIN
@@ -98,7 +98,7 @@ class Ledger:
             os.fsync(stream.fileno())
 
     def events(self) -> list[dict[str, Json]]:
-        """All complete events, in order."""
+        """Read all complete events, in order."""
         events = []
         for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
             with contextlib.suppress(ValueError, RecursionError):
@@ -108,7 +108,7 @@ class Ledger:
         return events
 
     def standings(self, points: list[str]) -> dict[str, Standing]:
-        """Where each of the points stands now."""
+        """Return where each of the points stands now."""
         last: dict[str, dict] = {}
         attempts: Counter[str] = Counter()
         failures: Counter[str] = Counter()
@@ -137,7 +137,7 @@ class Ledger:
             yield try_lock(stream, path)
 
     def is_claimed(self, point: str) -> bool:
-        """Whether a process holds the point now."""
+        """Return whether a process holds the point now."""
         return is_held(self._claim_file(point))
 
     def _claim_file(self, point: str) -> Path:
@@ -145,12 +145,12 @@ class Ledger:
 
 
 def _is_read(name: str, value: Json) -> bool:
-    """Whether a field of an event has its type; a field of another type was written by another program and is left out."""
+    """Return whether a field of an event has its type; one of another type was written by another program and is left out."""
     return name not in FIELDS or (isinstance(value, FIELDS[name]) and not isinstance(value, bool))
 
 
 def job_id() -> str | None:
-    """SLURM's id of this job, with the array's task; None elsewhere."""
+    """Return SLURM's id of this job, with the array's task; None elsewhere."""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
     return os.environ.get("SLURM_JOB_ID")

@@ -22,7 +22,7 @@ LOCKLESS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 def open_lock(path: Path, append: bool = False) -> IO:
-    """The file of a lock, made if absent: what is in it stays, and a link is not followed.
+    """Open the file of a lock, made if absent: what is in it stays, and a link is not followed.
 
     Args:
         path: of the file.
@@ -55,7 +55,7 @@ def _no_lock_file(path: Path) -> UserError:
 
 
 def lock(stream: IO, how: int, path: Path) -> None:
-    """flock.
+    """Lock a file by flock.
 
     Args:
         stream: as open_lock gives it; closing it gives the lock back.
@@ -79,7 +79,7 @@ def lock(stream: IO, how: int, path: Path) -> None:
 
 
 def try_lock(stream: IO, path: Path) -> bool:
-    """Whether this process got the lock. It tries again for some ms: `is_held` of another process locks for a moment."""
+    """Return whether this process got the lock. It tries again for some ms: `is_held` of another process locks for a moment."""
     for attempt in range(TRIES):
         try:
             lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
@@ -90,7 +90,7 @@ def try_lock(stream: IO, path: Path) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether another process holds the lock of this file now."""
+    """Return whether another process holds the lock of this file now."""
     if not path.exists():
         return False
     with open_lock(path) as stream:
@@ -102,7 +102,7 @@ def is_held(path: Path) -> bool:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Whether another process holds this folder as `exclusive` does."""
+    """Return whether another process holds this folder as `exclusive` does."""
     return is_held(folder / LOCK)
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 
 def module_file(module: str) -> Path | None:
-    """A module's file of Python; None of what is no module, or is not written in Python."""
+    """Find a module's file of Python; None of what is no module, or is not written in Python."""
     origin, _ = _places(module)
     return Path(origin) if origin and origin.endswith(".py") else None
 
 
 def imported_names(tree: ast.Module, module: str, path: Path) -> Iterator[tuple[str, str]]:
-    """Names that a module's file imports anywhere → what they stand for, absolute."""
+    """Yield the names that a module's file imports anywhere, and what they stand for, absolute."""
     package = (module if path.name == "__init__.py" else module.rpartition(".")[0]).split(".")
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -27,7 +27,7 @@ def imported_names(tree: ast.Module, module: str, path: Path) -> Iterator[tuple[
 
 
 def is_installed(path: Path) -> bool:
-    """Whether a module is of Python itself or of an installed package with a version; an editable install is not."""
+    """Return whether a module is of Python itself or of an installed package with a version; an editable install is not."""
     paths = sysconfig.get_paths()
     if {"site-packages", "dist-packages"} & {*path.parts} or any(map(_has_records, path.parents)):
         return True
@@ -42,7 +42,7 @@ def forget() -> None:
 
 @functools.cache
 def _places(module: str) -> tuple[str | None, tuple[str, ...]]:
-    """A module's file, and the folders of its submodules."""
+    """Find a module's file, and the folders of its submodules."""
     parent, _, name = module.rpartition(".")
     above = _places(parent)[1] if parent else ()
     if parent and not above:
@@ -59,5 +59,5 @@ def _places(module: str) -> tuple[str | None, tuple[str, ...]]:
 
 @functools.cache
 def _has_records(folder: Path) -> bool:
-    """Whether pip has installed into a folder, as `pip install --target` does."""
+    """Return whether pip has installed into a folder, as `pip install --target` does."""
     return str(folder) in sys.path and any(folder.glob("*.dist-info"))

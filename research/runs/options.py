@@ -20,7 +20,7 @@ ADAPTER = "model.adapter"
 
 
 def options_from(config: dict[str, Json]) -> dict[str, Json]:
-    """A configuration's options by dotted name; a training without an adapter says what it trains."""
+    """Return a configuration's options by dotted name; a training without an adapter says what it trains."""
     return with_method(flat(config))
 
 
@@ -32,7 +32,7 @@ def with_method(options: dict[str, Json]) -> dict[str, Json]:
 
 
 def _without_adapter(options: dict[str, Json]) -> str:
-    """What is trained where there is no adapter."""
+    """Name what is trained where there is no adapter."""
     if options.get("model.train_layers") is not None:
         return f"last {options['model.train_layers']} layers"
     if options.get("model.train_pattern") is not None:
@@ -41,7 +41,7 @@ def _without_adapter(options: dict[str, Json]) -> str:
 
 
 def flat(config: dict[str, Json], prefix: str = "") -> dict[str, Json]:
-    """Options by dotted name, as a user types them: `model.adapter.r`; a class is its own option (`model.adapter`)."""
+    """Map dotted names to options, as a user types them: `model.adapter.r`; a class is its own option (`model.adapter`)."""
     options: dict[str, Json] = {}
     for key, value in config.items():
         name = printable(f"{prefix}.{key}" if prefix else str(key))
@@ -57,7 +57,7 @@ def flat(config: dict[str, Json], prefix: str = "") -> dict[str, Json]:
 
 
 def _writable(value: Json) -> Json:
-    """What JSON, UTF-8 and XML can hold: YAML reads dates and sets, a program may log half of a surrogate pair, or colours."""
+    """Return what JSON, UTF-8 and XML hold: YAML reads dates and sets, a program may log half a surrogate pair, or colours."""
     if isinstance(value, str):
         return printable(value.encode("utf-8", "replace").decode())
     if isinstance(value, list | tuple | set):
@@ -68,7 +68,7 @@ def _writable(value: Json) -> Json:
 
 
 def options_of(values: dict[str, Json]) -> dict[str, Json]:
-    """The values of a sweep's point as options: a mapping stands for the options under its name."""
+    """Return the values of a sweep's point as options: a mapping stands for the options under its name."""
     options: dict[str, Json] = {}
     for name, value in values.items():
         options |= flat({name: value}) if isinstance(value, dict) else {printable(name): _writable(value)}
@@ -76,12 +76,12 @@ def options_of(values: dict[str, Json]) -> dict[str, Json]:
 
 
 def is_file(source: Json) -> bool:
-    """Whether a source of data is a file on the disk, which has no named splits."""
+    """Return whether a source of data is a file on the disk, which has no named splits."""
     return isinstance(source, str) and ":" not in source and bool(Path(source).suffix)
 
 
 def as_key(value: Json) -> str:
-    """Equal for equal values: W&B's server gives a 1.0 of a configuration back as 1."""
+    """Return a text that is equal for equal values: W&B's server gives a 1.0 of a configuration back as 1."""
     return json.dumps(_whole(value), sort_keys=True, default=str)
 
 

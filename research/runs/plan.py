@@ -40,7 +40,7 @@ class PlannedPoint(NamedTuple):
 
 
 def read_plan(folder: Path, path: Path | None = None) -> list[PlannedPoint]:
-    """The points of a plan, with commands as they start here.
+    """Read the points of a plan, with commands as they start here.
 
     Args:
         folder: of the sweep.
@@ -64,7 +64,7 @@ def read_plan(folder: Path, path: Path | None = None) -> list[PlannedPoint]:
 
 
 def points_so_far(folder: Path) -> list[PlannedPoint]:
-    """The points of a plan that grows, in the order in which they were proposed; none before the first."""
+    """Read the points of a plan that grows, in the order in which they were proposed; none before the first."""
     return read_plan(folder) if (folder / FILE).exists() else []
 
 
@@ -108,7 +108,7 @@ def _line(planned: PlannedPoint) -> str:
 
 
 def is_planned(folder: Path, key: str) -> bool:
-    """Whether the plan in this folder was made from inputs with this hash."""
+    """Return whether the plan in this folder was made from inputs with this hash."""
     try:
         return (folder / KEY).read_text(encoding="utf-8") == key and (folder / FILE).exists()
     except OSError:
@@ -116,7 +116,7 @@ def is_planned(folder: Path, key: str) -> bool:
 
 
 def copy_plan(folder: Path, name: str, text: str, points: list[PlannedPoint] | None) -> tuple[Path, Path | None]:
-    """Copies of a sweep's file and its plan, for workers: what they run does not change when either does.
+    """Copy a sweep's file and its plan, for workers: what they run does not change when either does.
 
     Args:
         folder: of the sweep.
@@ -138,7 +138,7 @@ def copy_plan(folder: Path, name: str, text: str, points: list[PlannedPoint] | N
 
 
 def fill_in(argv: list[str], later: Iterable[int], json_file: str) -> list[str]:
-    """A command with the variables of this process's environment; one that is not there is its name, as for W&B's agent.
+    """Fill in a command with variables of this environment; one that is not there is its name, as for W&B's agent.
 
     Args:
         argv: the command as it is written.
@@ -152,12 +152,12 @@ def fill_in(argv: list[str], later: Iterable[int], json_file: str) -> list[str]:
 
 
 def as_written(planned: PlannedPoint) -> list[str]:
-    """The command without what this machine's environment fills in."""
+    """Return the command without what this machine's environment fills in."""
     return planned.facts.get(WRITTEN, planned.argv)
 
 
 def startable(folder: Path, planned: PlannedPoint) -> PlannedPoint:
-    """The point as it can be started: the file of its values is there.
+    """Return the point as it can be started: the file of its values is there.
 
     Args:
         folder: of the sweep.
@@ -176,5 +176,5 @@ def _value_file(folder: Path, point: str) -> Path:
 
 
 def with_id(argv: list[str], point: str) -> list[str]:
-    """The command with the point's id in its place."""
+    """Return the command with the point's id in its place."""
     return [word.replace(PLACE, point) for word in argv]

@@ -17,12 +17,12 @@ DEEPEST = 100  # levels of a configuration
 
 
 def printable(text: str) -> str:
-    """The text with every unprintable character written as its escape."""
+    """Return the text with every unprintable character written as its escape."""
     return LACKING.sub(lambda match: match[0].encode("unicode_escape", "backslashreplace").decode("ascii"), text)
 
 
 def printed(value: Json) -> Json:
-    """JSON with all its texts printable, names too."""
+    """Return JSON with all its texts printable, names too."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
@@ -31,7 +31,7 @@ def printed(value: Json) -> Json:
 
 
 def is_deep(value: Json) -> bool:
-    """Whether JSON is nested deeper than anything a program is configured by; to walk it would end in a RecursionError."""
+    """Return whether JSON is nested deeper than any configuration is; to walk it would end in a RecursionError."""
     level = [value]
     for _ in range(DEEPEST):
         level = [

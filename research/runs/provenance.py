@@ -15,7 +15,7 @@ PACKAGES = "torch lightning transformers tokenizers sentence-transformers peft t
 
 
 def provenance(command: list[str], classes: Iterable[Path] = (), **extra: Json) -> dict:
-    """Where a number came from: command, code, packages, machine.
+    """Collect where a number came from: command, code, packages, machine.
 
     Args:
         command: as the user typed it.
@@ -35,7 +35,7 @@ def provenance(command: list[str], classes: Iterable[Path] = (), **extra: Json) 
 
 
 def cpu_count() -> int | None:
-    """Processors that this process may use."""
+    """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -47,7 +47,7 @@ def _version(package: str) -> str | None:
 
 
 def git_state(package: Path = PACKAGE, classes: Iterable[Path] = ()) -> dict:
-    """The commit of the code that runs, and whether code that computes is not in it.
+    """Return the commit of the code that runs, and whether code that computes is not in it.
 
     Notes, data and runs beside the package, which git does not know, compute nothing.
 
@@ -67,7 +67,7 @@ def _is_uncommitted(path: Path) -> bool:
 
 
 def _git(folder: Path, *args: str) -> str | None:
-    """The output of a git command in a folder; None where it fails."""
+    """Return the output of a git command in a folder; None where it fails."""
     try:
         result = subprocess.run(["git", "-C", folder, *args], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

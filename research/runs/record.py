@@ -73,12 +73,12 @@ class RunRecord(NamedTuple):
 
     @property
     def id(self) -> str:
-        """What it computes: its point id, or its name where it has none."""
+        """Return what it computes: its point id, or its name where it has none."""
         return self.point or self.name
 
     @property
     def origin(self) -> tuple[str, str, str]:
-        """Only runs of one origin may be averaged."""
+        """Return what runs must have in common to be averaged: data, code (or its numbers) and base model."""
         data, code, base = self.made_of
         return data, self.numbers or code, base
 
@@ -150,19 +150,19 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
 
 
 def data_key(facts: Json) -> str:
-    """The data's facts as one text, equal for equal data; "" where nothing is known of it."""
+    """Return the data's facts as one text, equal for equal data; "" where nothing is known of it."""
     known = known_facts(facts) if isinstance(facts, dict) else {}
     return json.dumps(known, sort_keys=True) if known else ""
 
 
 def _made_of(provenance: dict[str, Json]) -> tuple[str, str, str]:
-    """(data, code, base model) by hash."""
+    """Return (data, code, base model) by hash."""
     code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
     return data_key(provenance.get("data")), str(code), str(provenance.get("model_hash") or "")
 
 
 def _as_run(config: dict[str, Json], processes: Json) -> dict[str, Json]:
-    """The configuration with the number of processes that trained in place of devices: auto."""
+    """Return the configuration with the number of processes that trained in place of devices: auto."""
     trainer = config.get("trainer")
     if not isinstance(processes, int) or not isinstance(trainer, dict):
         return config
@@ -170,7 +170,7 @@ def _as_run(config: dict[str, Json], processes: Json) -> dict[str, Json]:
 
 
 def _state(begun: bool, metrics: dict[str, Json], event: dict[str, Json]) -> tuple[str, str]:
-    """State and error of a run: by its folder, else by its sweep's ledger."""
+    """Return state and error of a run: by its folder, else by its sweep's ledger."""
     if metrics.get("finished"):
         return ("pruned" if metrics.get("pruned") else "done"), ""
     state = event.get("state", "half-written" if begun else "missing")
@@ -180,7 +180,7 @@ def _state(begun: bool, metrics: dict[str, Json], event: dict[str, Json]) -> tup
 
 
 def _measured(folder: RunFolder) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Metrics, and their values of each example, by split."""
+    """Read metrics, and their values of each example, by split."""
     values, examples = {}, {}
     for split, result in (("val", folder.metrics), ("test", folder.test)):
         values |= {f"{split}/{name}": value for name, value in (result.get("metrics") or {}).items() if value is not None}

@@ -32,12 +32,12 @@ BATCH = "data.init_args.batch_size"
 
 
 def how(resolved: Json) -> tuple[str, ...]:
-    """Options of this configuration that say how and not what: those of HOW, but none of a foreign class."""
+    """List the options of this configuration that say how and not what: those of HOW, but none of a foreign class."""
     return tuple(name for name in HOW if _is_ours(resolved, name))
 
 
 def _is_ours(resolved: Json, name: str) -> bool:
-    """Whether an option is the run's, Lightning's, or of a class of ours or one that inherits it."""
+    """Return whether an option is the run's, Lightning's, or of a class of ours or one that inherits it."""
     section, _, option = name.partition(".init_args.")
     path = value_at(resolved, f"{section}.class_path") if option else None
     return not isinstance(path, str) or is_ours(path)
@@ -74,7 +74,7 @@ def one_spelling(resolved: dict, documented: dict[str, Json] = DOCUMENTED, proce
 
 
 def _section(value: Json, name: str) -> dict | None:
-    """A section by its dotted name; None where a configuration of elsewhere has none."""
+    """Return a section by its dotted name; None where a configuration of elsewhere has none."""
     section = value_at(value, name)
     return section if isinstance(section, dict) else None
 
@@ -87,7 +87,7 @@ def value_at(value: Json, name: str) -> Json:
 
 
 def _processes(trainer: dict) -> int | None:
-    """How many processes train, where the configuration alone says it."""
+    """Count the processes that train, where the configuration alone says it."""
     devices, nodes = trainer["devices"], trainer.get("num_nodes", 1)
     if isinstance(devices, str) and devices.lstrip("-").isdigit():
         devices = int(devices)

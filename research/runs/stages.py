@@ -28,7 +28,7 @@ class Stages:
             raise UserError(f"{path} is not one this tool wrote; expected an object. Delete it, and the stages are made again.")
 
     def finished(self, name: str, key: str) -> dict | None:
-        """The recorded facts of stage `name` if it still stands for `key`, else None."""
+        """Return the recorded facts of stage `name` if it still stands for `key`, else None."""
         entry = self.entries.get(name)
         if not entry or entry["key"] != key:
             return None
@@ -43,7 +43,7 @@ class Stages:
         write_json(self.out / self.FILE, self.entries)
 
     def origins(self) -> dict[str, dict]:
-        """When, by which commit and on how many processors each stage was computed; a later command may reuse a stage."""
+        """Return when, by which commit and on how many processors each stage was computed; later commands may reuse a stage."""
         return {name: entry.get("made", {}) for name, entry in self.entries.items()}
 
     def keep_only(self, names: Iterable[str]) -> None:

@@ -8,12 +8,12 @@ from research.runs.known_code import fingerprints_of, stale_because
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run folder holds a finished training."""
+    """Return whether a run folder holds a finished training."""
     return bool(RunFolder(run).result.get("finished"))
 
 
 def stale_reason(run: Path, data: dict | None = None) -> str:
-    """Why a finished run does not have the numbers that this code would give it; "" where it has them.
+    """Return why a finished run does not have the numbers that this code would give it; "" where it has them.
 
     Args:
         run: its folder.

@@ -83,7 +83,7 @@ def read_frame(runs: str | Path | Sequence[str | Path], seed: str | None = None)
 
 
 def as_frame(runs: Sequence[RunRecord]) -> pd.DataFrame:
-    """The runs as a pandas frame: a row for each, whatever has become of it; a column for each option, metric and fact.
+    """Return the runs as a pandas frame: a row for each, whatever has become of it; a column for each option, metric and fact.
 
     Cells hold what the run says (None where it says nothing), in columns of objects: pandas would make 2.0 of a 2 beside a gap.
     """
@@ -105,7 +105,7 @@ def as_frame(runs: Sequence[RunRecord]) -> pd.DataFrame:
 
 
 def option_keys(runs: Sequence[RunRecord]) -> pd.DataFrame:
-    """Options as texts that are equal for equal values: a row a run, a column an option; NaN where a run lacks it."""
+    """Return options as texts that are equal for equal values: a row a run, a column an option; NaN where a run lacks it."""
     return pd.DataFrame([{name: as_key(value) for name, value in run.options.items()} for run in runs])
 
 
@@ -114,12 +114,12 @@ def _names(parts: Iterable[Iterable[str]]) -> list[str]:
 
 
 def plain_cell(value: Json) -> Json:
-    """The value, as JSON where it is a list or a mapping."""
+    """Return the value, as JSON where it is a list or a mapping."""
     return value if value is None or isinstance(value, str | int | float | bool) else json.dumps(value)
 
 
 def in_one_spelling(runs: list[RunRecord]) -> list[RunRecord]:
-    """Options that say how runs were computed, and that differ between them, in one spelling: they are no setting.
+    """Bring options that say how runs were computed, and that differ between them, to one spelling: they are no setting.
 
     A batch size is then that of all processes. Where a sweep has such an option for a parameter, all stay as typed.
     """
@@ -135,7 +135,7 @@ def in_one_spelling(runs: list[RunRecord]) -> list[RunRecord]:
 
 
 def name_folders(paths: list[Path]) -> dict[Path, str]:
-    """The shortest ends of the paths that tell them apart; where the caller stands does not change them.
+    """Name folders by the shortest ends of their paths that tell them apart; where the caller stands changes nothing.
 
     Raises:
         UserError: a folder is given twice.
@@ -154,12 +154,12 @@ def name_folders(paths: list[Path]) -> dict[Path, str]:
 
 
 def is_sweep(path: Path) -> bool:
-    """Whether the folder is a sweep's."""
+    """Return whether the folder is a sweep's."""
     return (path / PLAN).is_file()
 
 
 def with_inner(paths: Sequence[Path]) -> list[Path]:
-    """The paths, a folder that only holds run folders or sweeps replaced by them, by name; what else lies there is said."""
+    """Replace each folder that only holds run folders or sweeps by these, sorted by name; what else lies there is said."""
     runs: list[Path] = []
     for path in paths:
         children = sorted(path.iterdir()) if path.is_dir() and not is_sweep(path) and not (path / PROVENANCE).is_file() else []
@@ -173,7 +173,7 @@ def with_inner(paths: Sequence[Path]) -> list[Path]:
 
 
 def points_in(folder: Path) -> list[SweepPoint]:
-    """The points of a sweep: values from its plan, state and error from its ledger.
+    """Read the points of a sweep: values from its plan, state and error from its ledger.
 
     Raises:
         UserError: the plan is damaged.

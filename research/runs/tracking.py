@@ -16,7 +16,7 @@ UPLOAD = 30.0  # seconds for what W&B has not uploaded at the end; WANDB_FINISH_
 
 
 def wandb_mode(choice: str = "auto") -> str:
-    """online | offline | disabled.
+    """Return online | offline | disabled.
 
     Args:
         choice: what the user asked for; "auto" follows WANDB_MODE, else takes online only where a key is found.
@@ -78,7 +78,7 @@ class Tracker:
         self._try(lambda: self.run.log(values, step=step))
 
     def summary(self, values: dict[str, Json]) -> None:
-        """What W&B's table shows of the run, whatever was logged last."""
+        """Give W&B what its table shows of the run, whatever was logged last."""
         self._try(lambda: self.run.log({}, commit=True))  # the last step is else written after it, and over it
         self._try(lambda: self.run.summary.update(values))
 
@@ -113,7 +113,7 @@ class Tracker:
 
 
 def has_key() -> bool:
-    """Whether W&B's key is in the environment or where `wandb login` leaves it; nothing is asked."""
+    """Return whether W&B's key is in the environment or where `wandb login` leaves it; nothing is asked."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
@@ -125,7 +125,7 @@ def has_key() -> bool:
 
 
 def _hosts() -> list[str]:
-    """Names under which `wandb login` may have left the key: the address of W&B's cloud has changed between versions."""
+    """List names under which `wandb login` may have left the key: the address of W&B's cloud has changed between versions."""
     if base := os.environ.get("WANDB_BASE_URL"):
         return [urlparse(base).hostname or ""]
     import wandb  # here, as in Tracker

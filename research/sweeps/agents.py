@@ -52,12 +52,12 @@ def target(text: str) -> Target:
 
 
 def copy_of_sweep(folder: Path, of: Target) -> Path:
-    """The copy of a sweep's file from which a trial that is resumed takes its command."""
+    """Return the copy of a sweep's file from which a trial that is resumed takes its command."""
     return folder / "submit" / f"agents-{of.sweep}.yaml"
 
 
 def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
-    """The trial whose parameters the agent wrote into its folder (WANDB_DIR).
+    """Read the trial whose parameters the agent wrote into its folder (WANDB_DIR).
 
     Args:
         folder: where the agent ran.

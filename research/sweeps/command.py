@@ -29,7 +29,7 @@ Point = dict[str, Json]
 
 
 def checked_command(facts: dict, path: Path) -> tuple[str, ...]:
-    """The words of a sweep's command, with W&B's macros.
+    """Check a sweep's command, and return its words, with W&B's macros.
 
     Args:
         facts: the sweep's YAML.
@@ -66,7 +66,7 @@ def checked_command(facts: dict, path: Path) -> tuple[str, ...]:
 
 
 def rendered(command: Sequence[str], program: str, point: Point) -> tuple[list[str], list[int]]:
-    """The command of a point as W&B's agent renders it: values by Python's str(), in the sweep's order.
+    """Render the command of a point as W&B's agent does: values by Python's str(), in the sweep's order.
 
     Args:
         command: of the sweep, with macros.
@@ -105,7 +105,7 @@ def rendered(command: Sequence[str], program: str, point: Point) -> tuple[list[s
 
 
 def ours(argv: list[str]) -> list[str] | None:
-    """The arguments of our own verb in a command (`fit -c …`); None of a foreign one."""
+    """Return the arguments of our own verb in a command (`fit -c …`); None of a foreign one."""
     arguments = argv[1:] if argv and argv[0].endswith("/env") else argv
     if arguments and Path(arguments[0]).name == "research":
         return arguments[1:]
@@ -114,7 +114,7 @@ def ours(argv: list[str]) -> list[str] | None:
 
 
 def lost_in_text(point: Point, command: Sequence[str] = ()) -> list[str]:
-    """Parameters whose value is another one once it is a word of the command: None, which becomes the text "None".
+    """List parameters whose value is another one once it is a word of the command: None, which becomes the text "None".
 
     JSON carries it; so does a mapping, whose text our own verbs read again.
     """

@@ -86,7 +86,7 @@ def _check_sweep(text: str, source: Path) -> None:
 
 
 def compile_source(path: Path) -> dict[str, dict]:
-    """The plain sweeps of a source: {"": the full size, "quick": …}.
+    """Make the plain sweeps of a source: {"": the full size, "quick": …}.
 
     Raises:
         UserError: it cannot be read, or says something that no sweep can.
@@ -101,7 +101,7 @@ def compile_source(path: Path) -> dict[str, dict]:
 
 
 def _sized(source: dict, changes: dict, size: str, path: Path) -> dict:
-    """The source as one of its sizes has it."""
+    """Return the source as one of its sizes has it."""
     if "sizes" in changes:
         raise UserError(f"{path}: sizes.{size} has sizes of its own; expected what that size changes. Leave them out.")
     sized = source | changes
@@ -118,7 +118,7 @@ def _sized(source: dict, changes: dict, size: str, path: Path) -> dict:
 
 
 def text_of(path: Path, sweep: dict) -> str:
-    """A plain sweep as YAML, with a head that says what it was made from."""
+    """Write a plain sweep as YAML, with a head that says what it was made from."""
     return HEAD.format(source=path.as_posix()) + yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, width=120)
 
 

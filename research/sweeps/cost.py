@@ -18,7 +18,7 @@ FREE = ("seed_everything", "lr", "weight_decay", "warmup", "decay", "lora_alpha"
 def measured(
     points: list[PlannedPoint], steps: int, start: float, program: Program, trials: int | None = None, kinds: int | None = None
 ) -> tuple[list[PlannedPoint], dict[str, Json]]:
-    """The points with `seconds` and `devices`, and what they come to.
+    """Measure the `seconds` and `devices` of the points; return the points with them, and what they come to.
 
     Args:
         points: of a plan, trainings of ours.
@@ -65,7 +65,7 @@ def measured(
 
 
 def _kind(planned: PlannedPoint) -> str:
-    """A key that is equal for points that take equally long."""
+    """Return a key that is equal for points that take equally long."""
     return json.dumps(_without_free(planned.values), sort_keys=True)
 
 

@@ -83,7 +83,7 @@ class Options(NamedTuple):
 
 
 def array_lines(options: Options) -> str:
-    """The #SBATCH lines of an array's tasks."""
+    """Write the #SBATCH lines of an array's tasks."""
     asked = {
         "partition": options.partition,
         "account": options.account,
@@ -99,7 +99,7 @@ def array_lines(options: Options) -> str:
 
 
 def finish_lines(options: Options) -> str:
-    """The #SBATCH lines of the job after an array: no GPU, no partition of GPUs, and a time of its own."""
+    """Write the #SBATCH lines of the job after an array: no GPU, no partition of GPUs, and a time of its own."""
     named = {name for line in options.finish_sbatch for name in _names(line)}
     asked = {name: value for name, value in FINISH.items() if name not in named}
     if "account" not in named:
@@ -147,7 +147,7 @@ def _check_line(flag: str, line: str, written: dict[str, str]) -> None:
 
 
 def _names(line: str) -> Iterator[str]:
-    """The options in a line, by their whole names; sbatch takes several in a line, letters, and the beginnings of names."""
+    """Yield the options in a line, by their whole names; sbatch takes several in a line, letters, and beginnings of names."""
     try:
         arguments = shlex.split(line)
     except ValueError:
@@ -166,7 +166,7 @@ def _flag(name: str) -> str:
 
 
 def quoted_folder(folder: str) -> str:
-    """A folder within the quotes of an #SBATCH line, where SLURM reads %j as the job's number.
+    """Quote a folder for an #SBATCH line, where SLURM reads %j as the job's number.
 
     Raises:
         UserError: a line could not hold it.

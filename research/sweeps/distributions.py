@@ -51,13 +51,13 @@ class Parameter(NamedTuple):
 
     @property
     def values(self) -> list | None:
-        """All values, where the parameter is a list; else None."""
+        """Return all values, where the parameter is a list; else None."""
         if self.distribution == "constant":
             return [self.facts["value"]]
         return list(self.facts["values"]) if self.distribution.startswith("categorical") else None
 
     def quantile(self, u: float) -> Json:
-        """The value below which a share u of the draws lies, 0 ≤ u ≤ 1; of a list, the value at that quantile."""
+        """Return the value below which a share u of the draws lies, 0 ≤ u ≤ 1; of a list, the value at that quantile."""
         facts, kind = self.facts, self.distribution
         if (values := self.values) is not None:
             if kind != "categorical_w_probabilities":
@@ -101,7 +101,7 @@ class Parameter(NamedTuple):
         return self._replace(distribution="categorical", facts={"values": values})
 
     def extremes(self) -> list:
-        """Every value of a list; else the lowest, the middle and the highest."""
+        """Return every value of a list; else the lowest, the middle and the highest."""
         if self.values is not None:
             return self.values
         bounded = self.distribution in BOUNDED

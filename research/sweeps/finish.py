@@ -48,7 +48,7 @@ def finish_array(sweep: Sweep, program: Program, folder: Path, plan: Path, round
 
 
 def _options(text: str) -> Options:
-    """What the user said of the cluster when the sweep was submitted.
+    """Read what the user said of the cluster when the sweep was submitted.
 
     Raises:
         UserError: it cannot be read.

@@ -22,7 +22,7 @@ LOCK = "sweep.lock"
 
 
 def folder_of(sweep: Sweep) -> Path:
-    """Where a sweep's points lie: what --out of its command says before {point}; else runs/sweeps/NAME."""
+    """Return where a sweep's points lie: what --out of its command says before {point}; else runs/sweeps/NAME."""
     arguments = sweep.argv_of({})
     if (ours(arguments) or [""])[0] != "fit":
         return Path("runs/sweeps") / sweep.name
@@ -100,7 +100,7 @@ def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
 
 
 def _is_same(folder: Path, owner: dict, sweep: Sweep, seed: int) -> bool:
-    """Whether a sweep of the folder's name is the folder's sweep: the same, an edit of its file, or one that goes further."""
+    """Return whether a sweep of the folder's name is the folder's sweep: the same, an edit of its file, or an extension."""
     content = owner.get("content")
     if content == sweep.content:
         return True
@@ -126,7 +126,7 @@ def _is_same(folder: Path, owner: dict, sweep: Sweep, seed: int) -> bool:
 
 
 def with_earlier_ids(folder: Path, points: list[PlannedPoint]) -> list[PlannedPoint]:
-    """Points by the ids under which this folder knows them: those that an earlier version gave, where it began them."""
+    """Return points with the ids by which this folder knows them: those of an earlier version, where it began them."""
     begun = {event["point"] for event in Ledger(folder).events()}
     begun |= {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return [
@@ -136,11 +136,11 @@ def with_earlier_ids(folder: Path, points: list[PlannedPoint]) -> list[PlannedPo
 
 
 def known_ids(point: str, facts: dict) -> list[str]:
-    """A point's id, and those that earlier versions gave it."""
+    """List a point's id, and those that earlier versions gave it."""
     return [point, *facts.get("former", [])]
 
 
 def as_text(values: Point) -> str:
-    """A point as a user reads it."""
+    """Write a point as a user reads it."""
     settings = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
     return " ".join(settings) or "the only point"

@@ -10,7 +10,7 @@ from research.types import Json
 
 
 def tied(source: dict, parameters: dict, path: Path) -> list[dict[str, Json]]:
-    """Rows of the options that a tie joins: the product of what drives it, with what follows."""
+    """Make rows of the options that a tie joins: the product of what drives it, with what follows."""
     let = check_mapping(source.get("let") or {}, "let", path)
     ties = check_mapping(source.get("tie") or {}, "tie", path)
     trees = {name: parse_expression(text, name, path) for name, text in ties.items()}
@@ -36,7 +36,7 @@ def tied(source: dict, parameters: dict, path: Path) -> list[dict[str, Json]]:
 
 
 def zipped(group: Json, path: Path) -> list[dict[str, Json]]:
-    """Rows of lists that go together, value by value."""
+    """Make rows of lists that go together, value by value."""
     lists = {name: _list(values, name, path) for name, values in check_mapping(group, "zip", path).items()}
     if len({len(values) for values in lists.values()}) != 1:
         counts = ", ".join(f"{name} {len(values)}" for name, values in lists.items())
@@ -47,7 +47,7 @@ def zipped(group: Json, path: Path) -> list[dict[str, Json]]:
 
 
 def of_cases(cases: Json, path: Path) -> list[dict[str, Json]]:
-    """Rows of alternatives: the product of the lists in each of them."""
+    """Make rows of alternatives: the product of the lists in each of them."""
     rows = []
     for case in _list(cases, "cases", path):
         axes = {

@@ -21,7 +21,7 @@ FIELDS = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
 
 
 def checked_rule(facts: dict, metric: dict, path: Path) -> dict | None:
-    """A sweep's early_terminate; None where it has none.
+    """Check a sweep's early_terminate, and return it; None where it has none.
 
     Args:
         facts: the sweep's YAML.
@@ -71,7 +71,7 @@ def checked_rule(facts: dict, metric: dict, path: Path) -> dict | None:
 
 
 def bands(rule: dict[str, Json]) -> list[int]:
-    """Numbers of values at which runs are compared, ascending.
+    """List the numbers of values at which runs are compared, ascending.
 
     Args:
         rule: a sweep's early_terminate, checked by spec.
@@ -110,7 +110,7 @@ class Judged(NamedTuple):
 
 
 def judged(history: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> Judged | None:
-    """A run as the rule sees it now; None before the first band.
+    """Judge a run by the rule, as it stands now; None before the first band.
 
     Args:
         history: its values of the metric so far, in order.
@@ -133,6 +133,6 @@ def judged(history: list[float], others: list[list[float]], rule: dict[str, Json
 
 
 def is_stopped(history: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> bool:
-    """Whether a run is to be stopped now; see `judged`."""
+    """Return whether a run is to be stopped now; see `judged`."""
     judgement = judged(history, others, rule, goal)
     return judgement is not None and judgement.stop

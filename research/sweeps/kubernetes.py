@@ -71,7 +71,7 @@ def claim(text: str) -> Claim:
 
 
 def job(name: str, of: Submission, indices: Iterable[int], asked: directives.Options, options: Options) -> dict[str, Json]:
-    """The Job that runs the points with these numbers; the n-th completion index is the n-th of them.
+    """Make the Job that runs the points with these numbers; the n-th completion index is the n-th of them.
 
     Args:
         name: of the Job.
@@ -117,7 +117,7 @@ def job(name: str, of: Submission, indices: Iterable[int], asked: directives.Opt
 
 
 def _filled(node: Json, values: dict[str, Json]) -> Json:
-    """The template with its values; a key whose value is None is left out."""
+    """Fill the template with its values; a key whose value is None is left out."""
     if isinstance(node, dict):
         return {key: value for key, inner in node.items() if (value := _filled(inner, values)) is not None}
     if isinstance(node, list):
@@ -140,7 +140,7 @@ def write(folder: Path, job: dict[str, Json]) -> Path:
 
 
 def name_of(sweep: str, folder: Path) -> str:
-    """A name for the sweep's next Job: a Job of the same name could not be changed."""
+    """Name the sweep's next Job: a Job of the same name could not be changed."""
     n = 1
     while (folder / "submit" / f"{(name := _named(sweep, n))}.yaml").exists():
         n += 1

@@ -21,7 +21,7 @@ RULE = "TANDEM_PRUNE"
 
 
 def variables_of(folder: Path, sweep: Sweep, plan: Path | None = None) -> dict[str, str]:
-    """What the environment tells a point of its sweep, whose plan is the folder's or a copy of it."""
+    """Return the variables that tell a point of its sweep, whose plan is the folder's or a copy of it."""
     variables = {"TANDEM_SWEEP": sweep.name}
     if sweep.early_terminate is not None:
         rule = {"folder": str(Path(folder).resolve()), "metric": sweep.metric, "goal": sweep.goal}
@@ -32,7 +32,7 @@ def variables_of(folder: Path, sweep: Sweep, plan: Path | None = None) -> dict[s
 
 
 def early_termination(out: Path) -> tuple[str, Callable[[list[float]], str | None]] | None:
-    """How this process's sweep ends a training early; None where it does not.
+    """Return how this process's sweep ends a training early; None where it does not.
 
     Args:
         out: the training's run folder.
@@ -57,7 +57,7 @@ def early_termination(out: Path) -> tuple[str, Callable[[list[float]], str | Non
 
 
 def outcome_of(folder: Path, sweep: Sweep) -> Callable[[PlannedPoint], dict[str, object]]:
-    """What a point that ended well adds to its event: the best value of the sweep's metric, and whether it was pruned."""
+    """Return what gives a point's event the best value of the sweep's metric, and whether it was pruned, if it ended well."""
 
     def outcome(planned: PlannedPoint) -> dict[str, object]:
         if not is_fit(planned):
@@ -79,7 +79,7 @@ def outcome_of(folder: Path, sweep: Sweep) -> Callable[[PlannedPoint], dict[str,
 
 
 def is_reached(folder: Path, sweep: Sweep, points: Iterable[PlannedPoint]) -> bool:
-    """Whether a point has reached the metric's target, after which W&B begins no more of them."""
+    """Return whether a point has reached the metric's target, after which W&B begins no more of them."""
     if sweep.target is None:
         return False
     standings = Ledger(folder).standings([planned.point for planned in points]).values()
@@ -91,7 +91,7 @@ def is_reached(folder: Path, sweep: Sweep, points: Iterable[PlannedPoint]) -> bo
 def until_target(
     folder: Path, sweep: Sweep, points: Callable[[], list[PlannedPoint]], to_run: Iterable[PlannedPoint]
 ) -> Iterator[PlannedPoint]:
-    """The points that are to be run, until one has reached the metric's target.
+    """Yield the points that are to be run, until one has reached the metric's target.
 
     Args:
         folder: of the sweep.
@@ -105,7 +105,7 @@ def until_target(
 
 
 def sweep_exit_code(folder: Path, sweep: Sweep, points: list[PlannedPoint], code: int, counts: dict[str, int]) -> int:
-    """The exit code of a sweep: 0 too where its target leaves points out."""
+    """Return the exit code of a sweep: 0 too where its target leaves points out."""
     if not {*counts} <= {"done", "pruned", "missing"} or not is_reached(folder, sweep, points):
         return code
     left = counts.get("missing", 0)

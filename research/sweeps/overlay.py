@@ -41,7 +41,7 @@ class Overlay(NamedTuple):
 
 
 def overlaid(sweep: Sweep, overlay: Overlay) -> Sweep:
-    """The sweep with an overlay in its command, and a name and a folder that tell it from others.
+    """Put an overlay into a sweep's command, and give the sweep a name and a folder that tell it from others.
 
     Args:
         sweep: of `fit`.
@@ -86,7 +86,7 @@ def overlaid(sweep: Sweep, overlay: Overlay) -> Sweep:
 
 
 def _checked(sweep: Sweep, setting: str) -> tuple[str, str]:
-    """A setting's name, as `fit` reads it, and its value.
+    """Check a setting; return its name, as `fit` reads it, and its value.
 
     Raises:
         UserError: it would change nothing, or cannot be set.
@@ -114,12 +114,12 @@ def _checked(sweep: Sweep, setting: str) -> tuple[str, str]:
 
 
 def _plain(name: str) -> str:
-    """An option's name without init_args, which `fit` adds."""
+    """Return an option's name without init_args, which `fit` adds."""
     return ".".join(part for part in name.split(".") if part != "init_args")
 
 
 def _options_of(name: str, values: list[object] | None) -> Iterator[str]:
-    """The options that a swept parameter sets: those of its mappings, where its values are mappings."""
+    """Yield the options that a swept parameter sets: those of its mappings, where its values are mappings."""
     for value in values or [None]:
         if isinstance(value, dict) and value:
             for key, inner in value.items():
@@ -129,14 +129,14 @@ def _options_of(name: str, values: list[object] | None) -> Iterator[str]:
 
 
 def _after_configs(command: list[str]) -> int:
-    """Where a further -c stands: after the last one, since `fit` refuses a configuration behind options."""
+    """Return where a further -c stands: after the last one, since `fit` refuses a configuration behind options."""
     after = [i + 2 for i, argument in enumerate(command) if argument in ("-c", "--config")]
     after += [i + 1 for i, argument in enumerate(command) if argument.startswith("--config=")]
     return max(after, default=command.index("fit") + 1)
 
 
 def _label(overlay: Overlay) -> str:
-    """What a name says of an overlay: values and names of files, and a hash that tells files of one name apart."""
+    """Return what a name says of an overlay: values and names of files, and a hash that tells files of one name apart."""
     parts = [Path(config).stem for config in overlay.configs]
     for setting in overlay.settings:
         name, _, value = setting.partition("=")
@@ -151,7 +151,7 @@ def _label(overlay: Overlay) -> str:
 
 
 def _with_out(command: list[str], folder: Path) -> list[str]:
-    """The command with another folder of the points."""
+    """Return the command with another folder of the points."""
     arguments, place = list(command), f"{folder}/{PLACE}"
     for i, argument in enumerate(command):
         if i and command[i - 1] == "--out":

@@ -11,7 +11,7 @@ from research.types import Json
 
 
 def parameters_of(facts: dict[Json, Json], where: str, within: tuple[str, ...] = ()) -> list[Parameter]:
-    """All parameters of a sweep, those within `parameters:` of another too.
+    """Read all parameters of a sweep, those within `parameters:` of another too.
 
     Raises:
         UserError: as `read_parameter`, or two of one name.
@@ -50,7 +50,7 @@ def parameters_of(facts: dict[Json, Json], where: str, within: tuple[str, ...] =
 
 
 def assembled(parameters: Iterable[Parameter], values: Iterable[Json]) -> dict[str, Json]:
-    """Parameter → value; nested parameters become one mapping, as W&B's agent passes them."""
+    """Map parameters to values; nested parameters become one mapping, as W&B's agent passes them."""
     point: dict[str, Json] = {}
     for parameter, value in zip(parameters, values, strict=True):
         *outer, last = parameter.path or (parameter.name,)
@@ -62,7 +62,7 @@ def assembled(parameters: Iterable[Parameter], values: Iterable[Json]) -> dict[s
 
 
 def read_parameter(name: str, facts: Json, where: str) -> Parameter:
-    """A parameter as the YAML has it.
+    """Read a parameter as the YAML has it.
 
     Raises:
         UserError: no distribution of W&B's, fields that it has not, or values out of order.
@@ -91,7 +91,7 @@ def read_parameter(name: str, facts: Json, where: str) -> Parameter:
 
 
 def listed(parameter: Parameter, where: str) -> Parameter:
-    """A parameter as the list of its values, for a grid.
+    """Return a parameter as the list of its values, for a grid.
 
     Raises:
         UserError: W&B's grid does not take it.
@@ -177,7 +177,7 @@ def _check(parameter: Parameter, where: str) -> None:
 
 
 def _texts(value: Json) -> Iterable[str]:
-    """All strings in a value, keys too."""
+    """Yield all strings in a value, keys too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):

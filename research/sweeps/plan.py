@@ -35,7 +35,7 @@ class Problem(NamedTuple):
 
 
 def describer(sweep: Sweep, program: Program, decided_elsewhere: bool = False) -> Describe:
-    """What describes the commands of a sweep.
+    """Return what describes the commands of a sweep.
 
     A metric that decides something here must be measured by every command; what else a foreign command logs is its own affair.
 
@@ -67,7 +67,7 @@ def describer(sweep: Sweep, program: Program, decided_elsewhere: bool = False) -
 def plan(
     sweep: Sweep, describe: Describe, seed: int = 0, watch: Callable[[Iterable[Point]], Iterable[Point]] = iter
 ) -> tuple[list[PlannedPoint], list[Problem]]:
-    """Every point of a grid or a random sweep; of a bayes sweep, or a random one without run_cap, points at its extremes.
+    """Plan every point of a grid or a random sweep; of bayes, or of random without run_cap, points at the extremes.
 
     Args:
         sweep: see spec.
@@ -109,7 +109,7 @@ def say_counted(warnings: Mapping[str, int], points: int) -> None:
 
 
 def plan_point(sweep: Sweep, values: Point, describe: Describe) -> PlannedPoint:
-    """A point, described.
+    """Describe a point.
 
     Raises:
         UserError: its command would end in one.
@@ -134,12 +134,12 @@ def plan_point(sweep: Sweep, values: Point, describe: Describe) -> PlannedPoint:
 
 
 def is_fit(planned: PlannedPoint) -> bool:
-    """Whether the point is a training of ours."""
+    """Return whether the point is a training of ours."""
     return (ours(planned.argv) or [""])[0] == "fit"
 
 
 def watched(points: Iterable[Point]) -> Iterable[Point]:
-    """The points, with a bar that shows how far the plan is."""
+    """Yield the points, with a bar that shows how far the plan is."""
     points = list(points)
     with bar(len(points), "plan", "point") as progress:
         for point in points:

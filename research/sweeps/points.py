@@ -22,7 +22,7 @@ from research.sweeps.trainer import Program
 
 
 def planned_points(sweep: Sweep, seed: int, program: Program) -> list[PlannedPoint]:
-    """The points, checked: from the plan where it is this sweep's, else planned now; of a search, those so far.
+    """Return the points, checked: from the plan where it is this sweep's, else planned now; of a search, those so far.
 
     Raises:
         UserError: a point cannot be run, or the folder is another sweep's.
@@ -60,7 +60,7 @@ def planned_points(sweep: Sweep, seed: int, program: Program) -> list[PlannedPoi
 
 
 def _are_current(points: list[PlannedPoint], program: Program) -> bool:
-    """Whether the data and models that a plan was made of are still there: one point of each kind is described again."""
+    """Return whether the data and models that a plan was made of are still there: one point of each kind is described again."""
     trainings = [planned for planned in points if is_fit(planned)]
     kinds = {json.dumps([planned.facts.get("base_hash"), planned.facts.get("data")]): planned for planned in trainings}
     try:
@@ -74,7 +74,7 @@ def _are_current(points: list[PlannedPoint], program: Program) -> bool:
 
 
 def plan_key(sweep: Sweep, seed: int) -> str:
-    """Hash of the sweep, its command as it stands now, the configurations that this names, the seed and the code."""
+    """Hash the sweep, its command as it stands now, the configurations that this names, the seed and the code."""
     files = [Path(argument) for argument in sweep.command if argument.endswith((".yaml", ".yml")) and Path(argument).is_file()]
     command = sweep.argv_of({})  # with the variables of the environment
     texts = [path.read_text(encoding="utf-8") for path in files]
@@ -106,7 +106,7 @@ def begin_again(sweep: Sweep, folder: Path, points: list[PlannedPoint], again: A
 
 
 def points_again(folder: Path, points: list[PlannedPoint], again: Again) -> list[PlannedPoint]:
-    """The points that are run again; nothing is changed."""
+    """List the points that are run again; nothing is changed."""
     standings = Ledger(folder).standings([planned.point for planned in points])
     reasons = [stale_reason(folder / planned.point, planned.facts.get("data")) for planned in points]
     stale = [planned for planned, reason in zip(points, reasons, strict=True) if reason]
@@ -120,13 +120,13 @@ def points_again(folder: Path, points: list[PlannedPoint], again: Again) -> list
 
 
 def task_numbers(sweep: Sweep, points: list[PlannedPoint], is_wanted: Callable[[PlannedPoint], bool]) -> list[int]:
-    """Numbers of an array's tasks: of the points that are wanted; of a search, as many as are wanted or not proposed yet."""
+    """List the numbers of an array's tasks: of the wanted points; of a search, as many as are wanted or not proposed yet."""
     wanted = [i for i, planned in enumerate(points) if is_wanted(planned)]
     return list(range(len(wanted) + max(0, sweep.run_cap - len(points)))) if sweep.is_searched else wanted
 
 
 def tasks_to_submit(sweep: Sweep, folder: Path, points: list[PlannedPoint], again: Again, dry_run: bool) -> list[int]:
-    """Numbers of the tasks of an array; a dry run leaves the ledger as it is."""
+    """List the numbers of the tasks of an array; a dry run leaves the ledger as it is."""
     chosen = points_again(folder, points, again) if dry_run else begin_again(sweep, folder, points, again)
     repeated = {planned.point for planned in chosen}
     standings = standings_now(folder, points, sweep)

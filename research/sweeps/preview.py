@@ -102,7 +102,7 @@ def show_plan(
 
 
 def scale_varies(points: Sequence[Mapping[str, Json]]) -> str:
-    """A note where LoRA's r varies and lora_alpha is not swept with it, so that two things change at once; "" elsewhere."""
+    """Write a note where LoRA's r varies and lora_alpha is not swept with it, so that two things change at once; else ""."""
     swept = [{name.replace(".init_args", ""): value for name, value in options_of(values).items()} for values in points]
     for name in {name for options in swept for name in options if name.endswith("adapter.r")}:
         several = len({str(options[name]) for options in swept if name in options}) > 1
@@ -116,7 +116,7 @@ def scale_varies(points: Sequence[Mapping[str, Json]]) -> str:
 
 
 def equivalents(points: list[PlannedPoint]) -> list[tuple[PlannedPoint, PlannedPoint]]:
-    """Pairs of different points that compute the same function of the data: another spelling of one update's scale, say."""
+    """Pair different points that compute the same function of the data: another spelling of one update's scale, say."""
     first: dict[str, PlannedPoint] = {}
     pairs = []
     for planned in points:
@@ -128,7 +128,7 @@ def equivalents(points: list[PlannedPoint]) -> list[tuple[PlannedPoint, PlannedP
 
 
 def _timed(describe: Describe, seconds: list[float]) -> Describe:
-    """`describe`, noting how long it takes."""
+    """Wrap `describe` so that it notes how long it takes."""
 
     def timed(argv: list[str]) -> Description:
         started = time.perf_counter()

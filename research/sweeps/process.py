@@ -129,7 +129,7 @@ def _await_group(group: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """A worker that is killed takes its command along (Linux): else the point would be run twice at a time."""
+    """Let a killed worker take its command along (Linux): else the point would be run twice at a time."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
@@ -147,7 +147,7 @@ def on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Signals go to the command that runs, and end the work after it; our own trainings catch them themselves."""
+    """Pass signals on to the command that runs, and end the work after it; our own trainings catch them themselves."""
     stop_signals.clear()
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -193,7 +193,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that is not empty, without what would move a terminal."""
+    """Return the last line of a log that is not empty, without what would move a terminal."""
     with open(log, "rb") as stream:
         stream.seek(max(0, stream.seek(0, os.SEEK_END) - 4096))
         lines = stream.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")

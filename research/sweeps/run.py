@@ -192,7 +192,7 @@ class Shown(NamedTuple):
 
 @contextlib.contextmanager
 def _watch(ledger: Ledger, points: Callable[[], list[PlannedPoint]], shown: Shown) -> Iterator[Callable[[], None]]:
-    """A live table on a terminal; elsewhere a line for each point that begins or ends."""
+    """Show a live table on a terminal; elsewhere a line for each point that begins or ends."""
 
     def standings() -> dict[str, Standing]:
         return ledger.standings([planned.point for planned in points()])

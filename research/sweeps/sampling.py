@@ -14,14 +14,14 @@ DRAWS = 100  # for each point of a random sweep
 
 
 def sampled_points(sweep: Sweep, seed: int) -> list[Point]:
-    """The points of a grid or a random sweep; samples where a sweep has no end."""
+    """Return the points of a grid or a random sweep; samples where a sweep has no end."""
     if sweep.method == "grid":
         return list(grid(sweep))
     return drawn(sweep, seed, sweep.run_cap) if sweep.is_exhaustive else probes(sweep, seed)
 
 
 def size_text(sweep: Sweep) -> str:
-    """How many points, settings and seeds a sweep has, as a user reads it."""
+    """Write how many points, settings and seeds a sweep has, as a user reads it."""
     if sweep.is_exhaustive:
         return count_text(sampled_points(sweep, 0))
     if sweep.run_cap is None:
@@ -30,7 +30,7 @@ def size_text(sweep: Sweep) -> str:
 
 
 def count_text(points: list[Point]) -> str:
-    """Counts as text, such as `18 points: 6 settings × 3 seeds`."""
+    """Write counts as text, such as `18 points: 6 settings × 3 seeds`."""
     settings, seeds = settings_and_seeds(points)
     if not seeds:
         return f"{_count(len(points), 'point')}, a seed each ({SEED} is not swept)"
@@ -39,7 +39,7 @@ def count_text(points: list[Point]) -> str:
 
 
 def settings_and_seeds(points: list[Point]) -> tuple[int, int]:
-    """How many points differ in more than their seed, and how many seeds there are; 0 where none is swept."""
+    """Count the points that differ in more than their seed, and the seeds; 0 where none is swept."""
     settings = {json.dumps({name: value for name, value in point.items() if name != SEED}, sort_keys=True) for point in points}
     return len(settings), len({point[SEED] for point in points if SEED in point})
 
@@ -49,14 +49,14 @@ def _count(number: int, noun: str) -> str:
 
 
 def grid(sweep: Sweep) -> Iterator[Point]:
-    """Every combination, the last parameter fastest; no more than run_cap."""
+    """Yield every combination, the last parameter fastest; no more than run_cap."""
     product = itertools.product(*(parameter.values for parameter in sweep.parameters))
     for values in itertools.islice(product, sweep.run_cap):
         yield assembled(sweep.parameters, values)
 
 
 def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
-    """The seeded static plan of a random sweep, each point once; a longer one begins with a shorter one."""
+    """Draw the seeded static plan of a random sweep, each point once; a longer one begins with a shorter one."""
     points: list[Point] = []
     seen = set()
     for i in range(DRAWS * count):  # of lists alone there may be fewer points than that

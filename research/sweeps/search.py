@@ -117,7 +117,7 @@ def grow(folder: Path, sweep: Sweep, seed: int, describe: Describe) -> PlannedPo
 
 
 def points_to_run(folder: Path, sweep: Sweep, seed: int, describe: Describe, once: bool = False) -> Iterator[PlannedPoint]:
-    """Points of a search that are to be run, proposed as they are needed.
+    """Yield points of a search that are to be run, proposed as they are needed.
 
     Args:
         folder: of the sweep.
@@ -141,7 +141,7 @@ def points_to_run(folder: Path, sweep: Sweep, seed: int, describe: Describe, onc
 
 
 def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
-    """TPE's next point (Bergstra et al. 2011), over the quantiles of each parameter.
+    """Propose TPE's next point (Bergstra et al. 2011), over the quantiles of each parameter.
 
     Args:
         sweep: parameters, goal and run_cap.
@@ -190,7 +190,7 @@ def rolled(sweep: Sweep, name: str) -> Draw:
 
 
 def values_of(sweep: Sweep, draw: Draw) -> dict[str, Json]:
-    """Parameter → value."""
+    """Map each parameter to its value."""
     values = [_value_of(parameter, draw[parameter.name]) for parameter in sweep.parameters]
     return assembled(sweep.parameters, values)
 
@@ -204,5 +204,5 @@ def _value_of(parameter: Parameter, drawn: float) -> Json:
 
 
 def _is_listed(parameter: Parameter) -> bool:
-    """Whether the values are categories without an order; with probabilities, a quantile stands for the value."""
+    """Return whether the values are categories without an order; with probabilities, a quantile stands for the value."""
     return parameter.distribution in ("categorical", "constant")

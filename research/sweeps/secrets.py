@@ -48,7 +48,7 @@ def refuse_secret(where: str, name: str, value: str) -> None:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a variable is a key, by its name."""
+    """Return whether a variable is a key, by its name."""
     return SECRET.search(BEHIND.sub("", name)) is not None and not COUNTS.search(name)
 
 

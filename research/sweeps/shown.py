@@ -18,7 +18,7 @@ ENDED = ("done", "pruned")
 
 
 def short_options(points: Iterable[Point]) -> list[str]:
-    """The options that differ between points: `r=4 lora_alpha=8 seed=0`, by the ends of their names; "" where none differs."""
+    """Write options that differ between points: `r=4 lora_alpha=8 seed=0`, by the ends of their names; "" of none."""
     options = [{name: value for key, inner in point.items() for name, value in _leaves(key, inner)} for point in points]
     names = list(dict.fromkeys(name for point in options for name in point))
     varied = [name for name in names if len({json.dumps(point.get(name), sort_keys=True) for point in options}) > 1]
@@ -27,7 +27,7 @@ def short_options(points: Iterable[Point]) -> list[str]:
 
 
 def _leaves(name: str, value: Json) -> Iterable[tuple[str, Json]]:
-    """The options that a parameter sets: those in its mapping, or itself."""
+    """Yield the options that a parameter sets: those in its mapping, or itself."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(name if key == "init_args" else f"{name}.{key}", inner)
@@ -36,14 +36,14 @@ def _leaves(name: str, value: Json) -> Iterable[tuple[str, Json]]:
 
 
 def _ending(name: str, names: list[str]) -> str:
-    """The fewest last parts of a name that no other name ends with."""
+    """Return the fewest last parts of a name that no other name ends with."""
     parts = name.split(".")
     endings = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
     return next((e for e in endings if sum(other == e or other.endswith(f".{e}") for other in names) == 1), name)
 
 
 def _short(value: Json) -> str:
-    """A value in a few characters: a class by its name, a path by its end, a drawn rate by four digits."""
+    """Write a value in a few characters: a class by its name, a path by its end, a drawn rate by four digits."""
     if isinstance(value, float):
         return f"{value:.4g}"
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -55,7 +55,7 @@ def _short(value: Json) -> str:
 
 
 def table(points: list[PlannedPoint], standings: dict[str, Standing], is_wide: bool = False) -> Table:
-    """rich's table of points and where they stand.
+    """Make rich's table of points and where they stand.
 
     Args:
         points: of a plan.
@@ -85,7 +85,7 @@ def table(points: list[PlannedPoint], standings: dict[str, Standing], is_wide: b
 
 
 def errors(points: list[PlannedPoint], standings: dict[str, Standing]) -> list[str]:
-    """The errors that points ended with, each once."""
+    """List the errors that points ended with, each once."""
     by_error: dict[str, list[str]] = {}
     for planned in points:
         if error := standings[planned.point].last.get("error"):
@@ -95,7 +95,7 @@ def errors(points: list[PlannedPoint], standings: dict[str, Standing]) -> list[s
 
 
 def outcome_text(standing: Standing, metric: str | None) -> str:
-    """What became of a point: `done in 41 s, val/loss=2.3456`."""
+    """Write what became of a point: `done in 41 s, val/loss=2.3456`."""
     if standing.state == "running":
         return "is running" if standing.attempts < 2 else f"is running, attempt {standing.attempts}"
     last = standing.last
@@ -105,14 +105,14 @@ def outcome_text(standing: Standing, metric: str | None) -> str:
 
 
 def progress_text(points: list[PlannedPoint], standings: dict[str, Standing], total: int, workers: int) -> str:
-    """How far a sweep is: `4 of 18, about 9 min left`; the arguments are those of time_left."""
+    """Write how far a sweep is: `4 of 18, about 9 min left`; the arguments are those of time_left."""
     ended = sum(standing.state not in ("missing", "running", "preempted", "killed") for standing in standings.values())
     left = time_left(points, standings, total, workers)
     return f"{ended} of {total}" + ("" if not left else f", about {duration_text(left)} left")
 
 
 def time_left(points: list[PlannedPoint], standings: dict[str, Standing], total: int, workers: int) -> float | None:
-    """Seconds until all points have ended, from those that have; None before the first, unless the plan was measured.
+    """Estimate the seconds until all points have ended, from those that have; None before the first, unless it was measured.
 
     Args:
         points: of a plan; of a search, those so far.
@@ -144,7 +144,7 @@ def time_left(points: list[PlannedPoint], standings: dict[str, Standing], total:
 
 
 def duration_text(seconds: float) -> str:
-    """41 s, 12 min or 2 h 05 min."""
+    """Write a duration: 41 s, 12 min or 2 h 05 min."""
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)

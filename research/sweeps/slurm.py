@@ -28,7 +28,7 @@ FINISH_OPTIONS = "of the job after the array: --account, --finish-sbatch=--parti
 
 
 def array_script(of: Submission, indices: Iterable[int], options: Options) -> str:
-    """The script of the points with these numbers; where the cluster's arrays do not count so far, counted anew."""
+    """Write the script of the points with these numbers; where the cluster's arrays do not count so far, counted anew."""
     numbers = sorted(indices)
     is_far = numbers[-1] > last_index()
     chosen = ranges(range(len(numbers)) if is_far else numbers) + (f"%{options.throttle}" if options.throttle else "")
@@ -49,7 +49,7 @@ def array_script(of: Submission, indices: Iterable[int], options: Options) -> st
 
 
 def agents_script(name: str, file: Path, folder: Path, target: Target, count: int, options: Options) -> str:
-    """The script of `count` W&B agents, each of which runs one trial.
+    """Write the script of `count` W&B agents, each of which runs one trial.
 
     Args:
         name: of the sweep.
@@ -77,7 +77,7 @@ def agents_script(name: str, file: Path, folder: Path, target: Target, count: in
 
 
 def finish_script(of: Submission, array: str, round: int, options: Options) -> str:
-    """The script of the job after an array."""
+    """Write the script of the job after an array."""
     return _filled(
         "slurm_finish.sh",
         options.setup,
@@ -120,7 +120,7 @@ def submit_agents(sweep: Sweep, folder: Path, target: Target, count: int, option
 
 
 def last_index() -> float:
-    """The highest number that a task of an array may have here; inf where the cluster does not say it."""
+    """Return the highest number that a task of an array may have here; inf where the cluster does not say it."""
     try:
         answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.SubprocessError):

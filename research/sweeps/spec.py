@@ -89,36 +89,36 @@ class Sweep(NamedTuple):
     text: str = ""
 
     def command_of(self, point: Point) -> tuple[list[str], list[int]]:
-        """The command of a point, and the numbers of the words that are filled in where it starts; see `rendered`."""
+        """Render the command of a point; return also the numbers of the words that are filled in where it starts."""
         return rendered(self.command, str(self.facts.get("program", "")), point)
 
     def argv_of(self, point: Point) -> list[str]:
-        """The command of a point as it would start here and now; its values stand for a file that holds them."""
+        """Return the command of a point as it would start here and now; its values stand for a file that holds them."""
         return fill_in(*self.command_of(point), json.dumps(point))
 
     @property
     def is_searched(self) -> bool:
-        """Whether the points depend on what became of others."""
+        """Return whether the points depend on what became of others."""
         return self.method == "bayes"
 
     @property
     def is_exhaustive(self) -> bool:
-        """Whether a plan is what will be run, and not a sample of it."""
+        """Return whether a plan is what will be run, and not a sample of it."""
         return self.method == "grid" or (self.method == "random" and self.run_cap is not None)
 
     @property
     def content(self) -> str:
-        """Hash of what is swept, without the sweep's name and its number of trials."""
+        """Hash what is swept, without the sweep's name and its number of trials."""
         return hash_json({name: self.facts.get(name) for name in CONTENT})
 
     @property
     def varied(self) -> list[str]:
-        """Parameters with more than one value."""
+        """List the parameters with more than one value."""
         return [parameter.name for parameter in self.parameters if parameter.values is None or len(parameter.values) > 1]
 
     @property
     def size(self) -> int | None:
-        """Points of a grid; trials of the others, where they are limited."""
+        """Count the points of a grid; the trials of the others, where they are limited."""
         if self.method != "grid":
             return self.run_cap
         count = 1
@@ -211,7 +211,7 @@ def sweep_of(facts: dict[str, Json], path: Path) -> Sweep:
 
 
 def read_mapping(path: Path) -> dict:
-    """A YAML file of names and values.
+    """Read a YAML file of names and values.
 
     Raises:
         UserError: not there, or no mapping.
@@ -220,7 +220,7 @@ def read_mapping(path: Path) -> dict:
 
 
 def check_mapping(value: Json, what: str, path: Path) -> dict:
-    """The value, a mapping.
+    """Return the value if it is a mapping.
 
     Raises:
         UserError: it is none.

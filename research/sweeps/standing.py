@@ -23,7 +23,7 @@ UNFINISHED = ("missing", "preempted", "killed")
 
 
 def standings_now(folder: Path, points: list[PlannedPoint], sweep: Sweep) -> dict[str, Standing]:
-    """Where each point stands; a run may have been made by another command, be gone, or be of other code."""
+    """Return where each point stands; a run may have been made by another command, be gone, or be of other code."""
     standings = Ledger(folder).standings([planned.point for planned in points])
     outcome = outcome_of(folder, sweep)
     for planned in filter(is_fit, points):
@@ -42,7 +42,7 @@ def standings_now(folder: Path, points: list[PlannedPoint], sweep: Sweep) -> dic
 def _finished_elsewhere(
     planned: PlannedPoint, run: Path, standing: Standing, outcome: Callable[[PlannedPoint], dict[str, Json]]
 ) -> Standing:
-    """The standing of a point whose run no worker has noted as finished."""
+    """Return the standing of a point whose run no worker has noted as finished."""
     seconds = RunFolder(run).result.get("seconds")
     timed = {"seconds": seconds} if isinstance(seconds, int | float) else {}
     last = {"point": planned.point, "state": "done"} | timed | outcome(planned)
@@ -60,11 +60,11 @@ def note_finished(folder: Path, points: list[PlannedPoint], sweep: Sweep) -> Non
 
 
 def counted(standings: dict[str, Standing]) -> dict[str, int]:
-    """State → how many points, in the order of STATES."""
+    """Count the points of each state, in the order of STATES."""
     numbers = Counter(standing.state for standing in standings.values())
     return {state: numbers[state] for state in STATES if numbers[state]}
 
 
 def count(ledger: Ledger, points: list[PlannedPoint]) -> dict[str, int]:
-    """State → how many points by the ledger alone, in the order of STATES."""
+    """Count the points of each state by the ledger alone, in the order of STATES."""
     return counted(ledger.standings([planned.point for planned in points]))

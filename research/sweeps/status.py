@@ -77,7 +77,7 @@ def _show_runs(sweep: Sweep, folder: Path, as_json: bool) -> int:
 
 
 def write_report(folder: Path, points: list[PlannedPoint], program: Program) -> Path | None:
-    """The page of a sweep, as `research report FOLDER` makes it; None where nothing is finished, or it cannot be made."""
+    """Write the page of a sweep, as `research report FOLDER` does; None where nothing is finished, or it cannot be made."""
     out = folder / "report"
     if not any(is_fit(planned) and is_finished(folder / planned.point) for planned in points):
         return None

@@ -51,7 +51,7 @@ def submission(sweep: Sweep, folder: Path, seed: int, write: bool = True) -> Sub
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Numbers as ranges: `0-3,7` for 0, 1, 2, 3, 7."""
+    """Write numbers as ranges: `0-3,7` for 0, 1, 2, 3, 7."""
     parts: list[list[int]] = []
     for number in sorted(numbers):
         if parts and number == parts[-1][1] + 1:
@@ -62,6 +62,6 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def numbers(text: str) -> list[int]:
-    """The numbers in ranges: 0, 1, 2, 3, 7 for `0-3,7`."""
+    """Parse ranges: 0, 1, 2, 3, 7 for `0-3,7`."""
     pairs = [part.partition("-") for part in text.split(",")]
     return [n for a, _, b in pairs for n in range(int(a), int(b or a) + 1)]

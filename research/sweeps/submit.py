@@ -214,7 +214,7 @@ def _write_job(sweep: Sweep, program: Program, options: Options) -> int:
 
 
 def _from_here(path: Path) -> Path:
-    """The path from the folder that the command is typed in, which is what pods see of it.
+    """Return the path from the folder that the command is typed in, which is what pods see of it.
 
     Raises:
         UserError: it is elsewhere.

@@ -80,7 +80,7 @@ def _run_rank(folder: Path, planned: PlannedPoint, program: Program) -> int:
 
 
 def _numbered(points: list[PlannedPoint], index: int, of: str | None) -> PlannedPoint:
-    """The point of a task: `index` counts the plan's points, or those that `of` lists (0-3,7), as Kubernetes numbers them."""
+    """Return a task's point: `index` counts the plan's points, or those that `of` lists (0-3,7), as Kubernetes numbers them."""
     try:
         chosen = list(range(len(points))) if of is None else numbers(of)
         if index < 0:
@@ -143,7 +143,7 @@ def run_point(
 
 
 def _cpu_seconds() -> float:
-    """Processor time of this process and of those that it has waited for: what a point costs on a machine that others use."""
+    """Return the processor time of this process and of those it has waited for: a point's cost on a shared machine."""
     return sum(os.times()[:4])
 
 

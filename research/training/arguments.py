@@ -81,7 +81,7 @@ def _taken_device(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _typed(argv: list[str]) -> list[tuple[str, str]]:
-    """Options of the command line and the word after each, without -c and --help."""
+    """List the options of the command line, each with the word after it, without -c and --help."""
     options = [(i, *arg[2:].partition("=")) for i, arg in enumerate(argv) if arg.startswith("--") and arg not in HELP]
     following = dict(enumerate(argv[1:]))
     return [(name, value if equals else following.get(i, "")) for i, name, equals, value in options]

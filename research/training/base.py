@@ -89,7 +89,7 @@ class TrainingModule(L.LightningModule):
         return {metric: math.fsum(values.values()) / len(values) for metric, values in self.per_query.items()}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """95% bootstrap intervals of the last evaluation's metrics over its examples."""
+        """Compute 95% bootstrap intervals of the last evaluation's metrics over its examples."""
         by_metric = intervals(self.per_query, self.weights)
         return {name: by_metric[name] for name in self.means() if name in by_metric}
 

@@ -90,7 +90,7 @@ class BestModel(L.Callback):
                 self._keep(module, *self.pending)
 
     def _worth(self, value: float) -> float:
-        """The higher the better."""
+        """Return the value with a sign by which higher is better; −∞ if it is no number."""
         return self.sign * value if math.isfinite(value) else -math.inf
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

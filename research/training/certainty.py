@@ -15,7 +15,7 @@ Values = Mapping[str, float]
 
 
 def intervals(per_example: Mapping[str, Values], weights: Values | None = None) -> dict[str, tuple[float, float]]:
-    """95% bootstrap interval of each metric's mean over examples.
+    """Compute the 95% bootstrap interval of each metric's mean over examples.
 
     Args:
         per_example: metric → its values.

@@ -226,7 +226,7 @@ class Invariants(L.Callback):
 
 
 def rows_of(batch: object) -> int | None:
-    """Examples of a micro-batch (rows, where packed); None of packed rows end to end in one, which do not say how many."""
+    """Count the examples of a micro-batch (rows, where packed); None of packed rows end to end, which do not say how many."""
     if isinstance(batch, PairBatch):
         return len(batch.positive_ids)
     if isinstance(batch, CandidateBatch):

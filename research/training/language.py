@@ -178,7 +178,7 @@ class Language:
         return for_training(self.model)
 
     def describe(self) -> dict:
-        """Trained parameters by kind, effective scale, virtual tokens, and bytes of the adapter."""
+        """Return trained parameters by kind, effective scale, virtual tokens, and bytes of the adapter."""
         counted = adapters.parts(self.model.transformer)
         saved = counted.adapter + counted.saved_modules
         return {
@@ -264,7 +264,7 @@ class LanguageModule(TrainingModule):
         self.language.accept(checkpoint)
 
     def save(self, folder: Path) -> None:
-        """The adapter as PEFT loads it, or the whole model as transformers does."""
+        """Write the adapter as PEFT loads it, or the whole model as transformers does."""
         self.language.save(folder)
 
 

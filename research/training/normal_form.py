@@ -76,7 +76,7 @@ def take_enum_defaults(trainer: Section) -> None:
 
 
 def _unfolded(argv: list[str]) -> list[str]:
-    """`--model.adapter={'r': 4, 'lora_alpha': 8}`, as a sweep's agent writes options that hang together, as the two options.
+    """Split `--model.adapter={'r': 4, 'lora_alpha': 8}`, as a sweep's agent writes tied options, into the two options.
 
     Python's notation is read as well as YAML's. A mapping with a class_path stays whole: as from a configuration after others,
     its class takes the place of another one, and over the same class it changes the options that it names.

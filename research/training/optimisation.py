@@ -40,7 +40,7 @@ class Optimisation:
 
 
 def build_optimizer(module: nn.Module, settings: Optimisation, steps: int, rates: dict[str, float] | None = None) -> dict:
-    """AdamW over the trainable parameters, and its schedule, as Lightning takes them.
+    """Make AdamW over the trainable parameters, and its schedule, as Lightning takes them.
 
     Args:
         module: its parameters with two dimensions or more are decayed, the others are not.
@@ -66,7 +66,7 @@ def build_optimizer(module: nn.Module, settings: Optimisation, steps: int, rates
 
 
 def total_steps(trainer: L.Trainer, accumulate: int) -> int:
-    """Optimizer steps of the whole training; a window of micro-batches ends with its epoch.
+    """Count the optimizer steps of the whole training; a window of micro-batches ends with its epoch.
 
     Raises:
         UserError: neither epochs nor steps are limited.
@@ -85,7 +85,7 @@ def total_steps(trainer: L.Trainer, accumulate: int) -> int:
 
 
 def rate(step: int, steps: int, warmup: int, decay: str) -> float:
-    """The factor of the learning rate at a step.
+    """Return the factor of the learning rate at a step.
 
     Args:
         step: optimizer steps already taken, 0 to steps − 1.

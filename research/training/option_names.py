@@ -101,7 +101,7 @@ def _check_class(section: str, path: str) -> None:
 
 
 def dotted(value: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Every key by its dotted name, sections and what is in them."""
+    """Yield every key by its dotted name, sections and what is in them."""
     for key, inner in value.items():
         name = f"{prefix}{key}" if key != "init_args" else prefix.rstrip(".")
         if key != "init_args":
@@ -123,7 +123,7 @@ def _take_classes(classes: dict[str, str], options: Iterable[tuple[str, object]]
 
 
 def _unknown(name: str, classes: dict[str, str]) -> str | None:
-    """The part of a dotted name, from its start, that no class has; None where all of it is known, or cannot be."""
+    """Return the part of a dotted name, from its start, that no class has; None where all of it is known, or cannot be."""
     section, *keys = name.split(".")
     if section not in (*TOP, "print_config", "help"):
         return section
@@ -157,7 +157,7 @@ def _error(where: str, shown: str, name: str, classes: dict[str, str], prog: str
 
 
 def known_names(classes: dict[str, str]) -> list[str]:
-    """Every option of a configuration by its dotted name, as far as the source of its classes tells."""
+    """List every option of a configuration by its dotted name, as far as the source of its classes tells."""
     names, waiting = list(TOP), [(section, classes.get(section, "")) for section in ("model", "data", "trainer")]
     while waiting:
         section, owner = waiting.pop()
@@ -169,7 +169,7 @@ def known_names(classes: dict[str, str]) -> list[str]:
 
 
 def _options(section: str, class_path: str) -> dict[str, tuple[str, str]] | None:
-    """Options of a section's class, but for the seed, which is the run's, and what has been taken over from Lightning."""
+    """Return options of a section's class, but for the seed, which is the run's, and what is taken over from Lightning."""
     options = parameters(class_path)
     if options is None:
         return None

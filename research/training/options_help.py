@@ -62,7 +62,7 @@ def print_options(args: argparse.Namespace) -> int:
 
 
 def groups(values: dict) -> Iterator[Group]:
-    """A resolved configuration's options: a group for each class, the trainer's last."""
+    """Yield a resolved configuration's options: a group for each class, the trainer's last."""
     for name in ("model", "data"):
         yield from _of_class(name, imported(values[name]["class_path"]), values[name]["init_args"])
     of_run = {"mode": None, "json": False} | values
@@ -71,7 +71,7 @@ def groups(values: dict) -> Iterator[Group]:
 
 
 def _of_class(name: str, kind: type, values: dict, short: bool = False) -> Iterator[Group]:
-    """A class's options, then those of the classes within."""
+    """Yield a class's options, then those of the classes within."""
     texts, types = _texts(kind), _types(kind)
     title = f"{name} ({kind.__module__}.{kind.__qualname__})"
     group, inner = Group(title, (inspect.getdoc(kind) or "").partition("\n")[0], []), []
@@ -91,7 +91,7 @@ def _of_class(name: str, kind: type, values: dict, short: bool = False) -> Itera
 
 
 def _texts(kind: type) -> dict[str, str]:
-    """Argument → its text in the docstring of a class, of its __init__, or of a class that it inherits."""
+    """Map each argument to its text in the docstring of a class, of its __init__, or of a class that it inherits."""
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     texts = {field.name: " ".join(field.metadata["help"].split()) for field in fields if "help" in field.metadata}  # PEFT's
     for each in kind.__mro__:
@@ -110,7 +110,7 @@ def _types(kind: type) -> dict[str, object]:
 
 
 def _type(kind: object) -> str:
-    """` (int | null)`; nothing where a type says nothing to a reader."""
+    """Return ` (int | null)`; nothing where a type says nothing to a reader."""
     text = expected(kind)
     return f" ({text})" if text and len(text) <= LONGEST else ""
 

@@ -38,7 +38,7 @@ def explained(message: str, prog: str) -> str:
 
 
 def _refused_value(text: str) -> str | None:
-    """`data.limit=0; expected 1 or more, or null`, where a value is not of its option's range or choices; else None."""
+    """Return `data.limit=0; expected 1 or more, or null`, where a value is not in its option's range or choices; else None."""
     place = re.search(r'Parser key "(model|data)": .*?Parser key "([\w.]+)": (.*)', text)
     place = place or re.search(r'Parser key "(trainer)\.([\w.]+)": (.*)', text)
     place = place or re.search(rf'Parser key "()({"|".join(RUN_OPTIONS)})": (.*)', text)

@@ -85,7 +85,7 @@ def _folder(module: L.LightningModule, made_of: dict) -> Path:
 
 
 def _third(module: L.LightningModule, made_of: dict) -> dict:
-    """The key of before, without device, attention and layout: in float32 they do not matter."""
+    """Return the key of version 3, without device, attention and layout: in float32 they do not matter."""
     precision = f"{module.trainer.precision} {module.model.table.dtype}"
     moved = None if _off(module) or module.language.adapter is None else str(module.language.adapter.init_lora_weights)
     return {name: made_of[name] for name in ("weights", "rows")} | {"precision": precision, "adapter": moved, "version": 3}
@@ -133,7 +133,7 @@ def _load_part(path: Path, rows: list[dict]) -> np.ndarray | None:
 
 
 def _fits(module: L.LightningModule, parts: dict[str, list[dict]], folder: Path) -> bool:
-    """Whether what the cache holds is what this model gives, by one pair or more of each part that is there: a cache that
+    """Return whether what the cache holds is what this model gives, by one pair or more of each part that is there: one that
     something else has filled, whatever the key does not know, is not believed."""
     cached, rows = [], []
     for file, part_rows in parts.items():

@@ -76,7 +76,7 @@ class Resume(Checkpoint):
         trainer.strategy.checkpoint_io, self.file.weights = self.file, module.state_dict
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict) -> None:
-        """Frozen weights are left out of averaged ones as well; this callback comes after the one that averages."""
+        """Leave frozen weights out of averaged ones as well; this callback comes after the one that averages."""
         if AVERAGED in checkpoint:
             trained = {"state_dict": checkpoint[AVERAGED]}
             module.on_save_checkpoint(trained)

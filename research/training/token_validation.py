@@ -22,7 +22,7 @@ class TokenRows(Protocol):
     index: Sequence[object]
 
     def padded(self, rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
-        """(b, length) tensors: input_ids, labels, attention_mask."""
+        """Return (b, length) tensors: input_ids, labels, attention_mask."""
 
 
 class Measured(NamedTuple):
@@ -49,14 +49,14 @@ class Measured(NamedTuple):
         return float(self.correct.sum() / self.tokens.sum())
 
     def per_example(self) -> dict[str, dict[str, float]]:
-        """{metric: {example: value}}; an example's loss is the mean over its own tokens."""
+        """Return {metric: {example: value}}; an example's loss is the mean over its own tokens."""
         values = {"loss": self.nll / self.tokens, "token_accuracy": self.correct / self.tokens}
         return {name: dict(zip(self.ids, map(float, column), strict=True)) for name, column in values.items()}
 
 
 @torch.no_grad()
 def evaluate_tokens(module: L.LightningModule, data: TokenRows) -> Measured:
-    """Losses of tokenised examples, without label smoothing; ranks share them.
+    """Compute the losses of tokenised examples, without label smoothing; ranks share them.
 
     Args:
         module: with a CausalLM as `model`.

@@ -12,7 +12,7 @@ PAIR, SET = ["a bee", "bees make honey", "flour is ground"], {"set": ["a bee", "
 
 
 def unfolded(row: Json) -> Iterator[dict]:
-    """The rows of columns that a row stands for: of an array one; of a set one a text, with all others as its positives; of
+    """Yield the rows of columns that a row stands for: of an array one; of a set one a text, with all others as positives; of
     LlamaIndex's object one a query; any other row is its own.
 
     Raises:

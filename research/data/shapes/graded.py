@@ -27,7 +27,7 @@ LISTS = ("docs", "documents", "passages", "texts", "responses")
 
 
 def columns_of_graded(row: dict, positive_from: float | None) -> Columns | None:
-    """Role → column, by names that are in use; None where a query, a document or a label is not there. A score beside a
+    """Map roles to columns, by names that are in use; None where a query, a document or a label is not there. A score beside a
     column that is called positive counts only where `positive_from` asks for it."""
     label = next((name for name in LABEL if name in row), None)
     listed = next((name for name in LISTS if isinstance(row.get(name), list)), None)
@@ -73,7 +73,7 @@ def read(row: dict, columns: Columns, positive_from: float | None) -> Triplets:
 
 
 def _number(value: object, column: str) -> float:
-    """A finite number, or true and false; text of one too, as CSV has it."""
+    """Read a finite number, or true and false; text of one too, as CSV has it."""
     if isinstance(value, str) and value.lower() in TRUTHS:
         value = TRUTHS[value.lower()]
     if isinstance(value, str) and "_" not in value:

@@ -72,7 +72,7 @@ def read_ids(row: dict) -> Triplets:
 
 
 def _strict(row: dict) -> Triplets:
-    """By the reader of `research mine`'s own files, whose refusals become a BadRow."""
+    """Read a row by the reader of `research mine`'s own files, whose refusals become a BadRow."""
 
     class Raising(BadRows):
         def report(self, where: str, reason: str, detail: str, cure: str, of_columns: bool = False) -> None:

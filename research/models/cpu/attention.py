@@ -25,7 +25,7 @@ def attention(
     scaling: float | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
-    """Attention for transformers' registry. Shapes as there: query (B, H, T, D), the result (B, T, H, D).
+    """Compute attention as transformers' registry asks for it: query (B, H, T, D), the result (B, T, H, D).
 
     Without dropout the forward is PyTorch's fused kernel and the backward computes the probabilities again, which is
     faster than the kernel's own. With dropout the probabilities are kept, each with its sign bit set where dropped.
@@ -101,7 +101,7 @@ class _DroppedAttention(torch.autograd.Function):
 
 
 def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, shape: torch.Size) -> Tensor:
-    """softmax(q kᵀ · scaling + mask), (B·H, T, S).
+    """Compute softmax(q kᵀ · scaling + mask), (B·H, T, S).
 
     Scores of half precision are rounded by up to 1/256 of their size, which is a tenth of a probability where they stand at
     100 (keys with a bias), and more where they spread. So the row's highest score is taken off within the product's float32
@@ -131,7 +131,7 @@ def _grads(
     shape: torch.Size,
     key_shape: torch.Size,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of query and key, (B, H, T, D), from those of the probabilities (overwritten)."""
+    """Compute the gradients of query and key, (B, H, T, D), from those of the probabilities (overwritten)."""
     grad_scores = torch.ops.aten._softmax_backward_data.out(
         grad_probabilities, probabilities, -1, probabilities.dtype, grad_input=grad_probabilities
     )
@@ -141,7 +141,7 @@ def _grads(
 
 
 def _scaled_bmm(a: Tensor, b: Tensor, factor: float) -> Tensor:
-    """factor · a b; the factor is applied in the product's own accumulator, not in a pass of its own."""
+    """Compute factor · a b: the factor is applied in the product's own accumulator, not in a pass of its own."""
     out = a.new_empty(a.shape[0], a.shape[1], b.shape[2])
     return torch.baddbmm(out, a, b, beta=0, alpha=factor, out=out)
 
@@ -159,7 +159,7 @@ def _one_dtype(*tensors: Tensor) -> list[Tensor]:
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where `mask` (B, 1, T, T) is True and the lowest number elsewhere; one row for all queries where they agree."""
+    """Return 0 where `mask` (B, 1, T, T) is True and the lowest number elsewhere; one row for all queries where they agree."""
     if mask.dtype != torch.bool:
         return mask.to(dtype)
     if mask.stride(2) == 0:

@@ -25,7 +25,7 @@ class DropoutBits:
         self.generator = np.random.Generator(np.random.SFC64(seed))
 
     def dropped(self, shape: Sequence[int], p: float) -> tuple[Tensor, float]:
-        """Independent masks.
+        """Draw an independent mask.
 
         Args:
             shape: of the mask.
@@ -71,6 +71,6 @@ class _Dropout(torch.autograd.Function):
 
 
 def _keep(x: Tensor, mask: Tensor) -> Tensor:
-    """x where `mask` has all bits, 0 where it has none: on bits, since masked products of bf16 are 5 times slower."""
+    """Return x where `mask` has all bits, 0 where it has none: on bits, since masked products of bf16 are 5 times slower."""
     as_int = BITS[x.dtype]
     return x.view(as_int).bitwise_and(mask.to(as_int)).view(x.dtype)

@@ -29,7 +29,7 @@ LONGEST_FILE = 120  # characters of a run's name in that of a file
 def of_study(
     study: "Study", curves: Curves, shares: "Importance | None" = None, losses: Curves = lambda run: ()
 ) -> list[Figure]:
-    """All figures that the study has the axes for; none where they cannot be drawn here.
+    """Draw all figures that the study has the axes for; none where they cannot be drawn here.
 
     Args:
         study: groups.
@@ -58,7 +58,7 @@ def of_study(
 
 
 def of_latency(lines: Sequence["Line"], metric: str) -> list[Figure]:
-    """Quality against milliseconds a query, for paper and for a phone; none of fewer than two systems with a time."""
+    """Draw quality against milliseconds a query, for paper and phone; none of fewer than two systems with a time."""
     if not can_draw():
         return []
     from research.report.figures.cost import against_latency
@@ -68,7 +68,7 @@ def of_latency(lines: Sequence["Line"], metric: str) -> list[Figure]:
 
 
 def training_curves(trainings: Sequence["Training"]) -> list[list[Figure]]:
-    """Figures of each training: its loss, and the metric that chose its model. None where nothing can be drawn here."""
+    """Draw the loss of each training, and the metric that chose its model; none where nothing can be drawn here."""
     if not can_draw():
         return [[] for _ in trainings]
     from research.report.figures.curves import loss_figure, value_figure

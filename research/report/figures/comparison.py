@@ -15,7 +15,7 @@ APART = 4  # px between two lines at one level
 
 
 def heatmap(study: Study) -> Figure | None:
-    """Means over two factors; the best cell framed. None where a cell of the grid would have two settings, or none a level."""
+    """Draw means over two factors, the best framed. None where a cell would have two settings, or a factor one level."""
     if len(study.factors) != 2:
         return None
     down, across = study.factors
@@ -58,7 +58,7 @@ def heatmap(study: Study) -> Figure | None:
 
 
 def against_factor(study: Study, factor: str) -> Figure | None:
-    """The metric along one numeric factor, a line for each setting of the others."""
+    """Draw the metric along one numeric factor, a line for each setting of the others."""
     groups = [g for g in study.groups if g.values and is_number(g.factors[factor])]
     rest = [name for name in study.factors if name != factor]
     names = study.names

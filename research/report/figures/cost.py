@@ -38,7 +38,7 @@ class Point(NamedTuple):
 
 
 def against_parameters(study: Study) -> Figure | None:
-    """The metric against trainable parameters, with the front of those that none with fewer parameters beats."""
+    """Draw the metric against trainable parameters, with the front of those that none with fewer parameters beats."""
     costs = [
         (size, size, size, group)
         for group in study.groups
@@ -52,7 +52,7 @@ def against_parameters(study: Study) -> Figure | None:
 
 
 def against_seconds(study: Study) -> Figure | None:
-    """The metric against the seconds that a training took, both with bars over seeds."""
+    """Draw the metric against the seconds that a training took, both with bars over seeds."""
     costs = []
     for group in study.groups:
         seconds = [run.facts["seconds"] for run in group.counted if run.facts.get("seconds")]
@@ -68,7 +68,7 @@ def against_seconds(study: Study) -> Figure | None:
 
 
 def against_latency(lines: Sequence[Line], metric: str, narrow: bool = False) -> Figure | None:
-    """A page's first metric against milliseconds a query; a colour and a shape for every system.
+    """Draw a page's first metric against milliseconds a query, with a colour and a shape for every system.
 
     Args:
         lines: rows of a report of retrievals; those without a time are left out.
@@ -93,7 +93,7 @@ def against_latency(lines: Sequence[Line], metric: str, narrow: bool = False) ->
 
 
 def is_timed(line: Line) -> bool:
-    """Whether the system has a time above 0, as a logarithmic axis needs it."""
+    """Return whether the system has a time above 0, as a logarithmic axis needs it."""
     return (line.row.facts.get("ms_per_query") or 0) > 0
 
 
@@ -118,7 +118,7 @@ def _of_study(
 
 
 def front(points: Sequence[Point], higher: bool) -> list[Point]:
-    """Points that none of equal or less cost beats, by cost."""
+    """List the points that none of equal or less cost beats, by cost."""
     best: list[Point] = []
     for point in sorted(points, key=lambda point: (point.x, -point.y if higher else point.y)):
         if not best or (point.y > best[-1].y if higher else point.y < best[-1].y):
@@ -137,7 +137,7 @@ def scatter(
     width: int = WIDTH,
     named: bool = True,
 ) -> alt.LayerChart:
-    """Points with bars, and their front as steps.
+    """Draw points with bars, and their front as steps.
 
     Args:
         points: two or more.
@@ -200,7 +200,7 @@ def scatter(
 
 
 def spaced(places: Sequence[float], apart: float, end: float) -> list[float]:
-    """Ascending places pushed down, then up again from the end, so that neighbours are `apart`."""
+    """Push ascending places down, then up again from the end, so that neighbours are `apart`."""
     down: list[float] = []
     for place in places:
         down.append(max(place, down[-1] + apart) if down else place)

@@ -29,7 +29,7 @@ SIGNS = 30  # validations that each get a sign; more would hide the line
 
 
 def learning_curves(study: Study, curves: Curves, name: str | None = None) -> Figure | None:
-    """A number along training: mean over seeds, and their range as a band; of the best groups where there are many.
+    """Draw a number along training: mean over seeds, and their range as a band; of the best groups where there are many.
 
     Args:
         study: groups.
@@ -76,7 +76,7 @@ def _looks(places: list[int]) -> list[int]:
 
 
 def _over_seeds(group: Group, curves: Curves) -> list[Row]:
-    """Mean and range over the group's seeds, at the steps that each of them has."""
+    """Compute mean and range over the group's seeds, at the steps that each of them has."""
     by_step: dict[int, list[float]] = {}
     for run in group.counted:
         for step, value in dict(curves(run)).items():  # of a repeated step the last value counts
@@ -92,7 +92,7 @@ def _over_seeds(group: Group, curves: Curves) -> list[Row]:
 
 
 def loss_figure(training: Training, name: str) -> Figure:
-    """Training loss: every step thin, its running mean thick.
+    """Draw the training loss: every step thin, its running mean thick.
 
     Args:
         training: with a loss.
@@ -113,7 +113,7 @@ def loss_figure(training: Training, name: str) -> Figure:
 
 
 def value_figure(training: Training, name: str) -> Figure:
-    """The monitored metric from the untrained model on: hollow the untrained, a diamond the best.
+    """Draw the monitored metric from the untrained model on: hollow the untrained, a diamond the best.
 
     Args:
         training: with validations.
@@ -168,7 +168,7 @@ def _points(curve: Curve) -> alt.Data:
 
 
 def running_mean(curve: Curve, width: int) -> Curve:
-    """The mean of the `width` values around each (odd; fewer at the ends, where there are no more)."""
+    """Compute the mean of the `width` values around each (odd; fewer at the ends, where there are no more)."""
     sums = [0.0, *accumulate(value for _, value in curve)]
     half = width // 2
     spans = [(max(0, i - half), min(len(curve), i + half + 1)) for i in range(len(curve))]
@@ -176,7 +176,7 @@ def running_mean(curve: Curve, width: int) -> Curve:
 
 
 def width(curve: Curve) -> int:
-    """Steps of the running mean: a tenth of all, odd, 5 or more."""
+    """Choose the steps of the running mean: a tenth of all, odd, 5 or more."""
     return max(5, len(curve) // 10 // 2 * 2 + 1)
 
 

@@ -12,7 +12,7 @@ LEGEND = 300  # px of one column of a legend
 
 
 def fitted(figure: Figure, px: int, name: str = "") -> tuple[Figure, str] | None:
-    """The figure and its SVG, at most `px` wide, with texts as large as before; None where that is not possible.
+    """Draw the figure at most `px` wide, with texts as large as before; return it with its SVG, None where that is impossible.
 
     Its legend moves below the plot, names in its margin are left out, and then the plot is made narrower.
 
@@ -45,12 +45,12 @@ def fitted(figure: Figure, px: int, name: str = "") -> tuple[Figure, str] | None
 
 
 def width(drawing: str) -> float:
-    """The width of an SVG, in px."""
+    """Read the width of an SVG, in px."""
     return float(re.search(r'<svg[^>]*?\bwidth="([\d.]+)"', drawing)[1])
 
 
 def _below(spec: Json, columns: int, margin: float | None) -> Json:
-    """The specification with each legend below the plot, and without layers whose marks stand right of `margin` px."""
+    """Return the specification with legends below the plot, and without layers whose marks stand right of `margin` px."""
     if isinstance(spec, list):
         return [_below(part, columns, margin) for part in spec if not _is_beside(part, margin)]
     if not isinstance(spec, dict):
@@ -62,14 +62,14 @@ def _below(spec: Json, columns: int, margin: float | None) -> Json:
 
 
 def _is_beside(layer: Json, margin: float | None) -> bool:
-    """Whether the marks of a layer stand right of `margin` px."""
+    """Return whether the marks of a layer stand right of `margin` px."""
     channels = layer.get("encoding", {}) if isinstance(layer, dict) else {}
     places = [channels[name].get("value") for name in ("x", "x2") if isinstance(channels.get(name), dict)]
     return margin is not None and any(isinstance(place, int | float) and place >= margin for place in places)
 
 
 def _moved(spec: Json, edge: float, by: float) -> Json:
-    """The specification with places right of the plot moved along with its edge."""
+    """Return the specification with places right of the plot moved along with its edge."""
     if isinstance(spec, list):
         return [_moved(part, edge, by) for part in spec]
     if not isinstance(spec, dict):

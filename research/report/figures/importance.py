@@ -14,7 +14,7 @@ KINDS = {"factor": COLOURS[0], "interaction": PALE, "seed": COLOURS[7]}  # dark,
 
 
 def importance_bars(importance: Importance, metric: str) -> Figure:
-    """A bar for each factor and interaction, the largest first, and the seed's as a dashed line through them.
+    """Draw a bar for each factor and interaction, the largest first, and the seed's as a dashed line through them.
 
     Args:
         importance: as research.report.importance computes it.

@@ -25,7 +25,7 @@ def brief(names: Iterable[str], most: int = LONGEST) -> dict[str, str]:
 
 
 def _cuts(names: list[str], most: int) -> Iterator[list[list[tuple[int, int]]]]:
-    """Ways to shorten all of the names: for each the stretches that stay. First head and tail, cut near the middle; then
+    """Yield ways to shorten all of the names: for each the stretches that stay. First head and tail, cut near the middle; then
     head, a window near the first difference, and tail."""
     for k in sorted(range(1, most - 1), key=lambda k: abs(k - most // 2)):
         yield [[(0, k), (len(name) - (most - 1 - k), len(name))] for name in names]
@@ -37,13 +37,13 @@ def _cuts(names: list[str], most: int) -> Iterator[list[list[tuple[int, int]]]]:
 
 
 def _is_clean(name: str, spans: list[tuple[int, int]]) -> bool:
-    """Whether no number is cut."""
+    """Return whether no number is cut."""
     ends = [end for span in spans for end in span if 0 < end < len(name)]
     return not any((name[end - 1].isdigit() or name[end - 1] == ".") and name[end].isdigit() for end in ends)
 
 
 def widest(texts: Iterable[str], size: float) -> float:
-    """Width in px that the longest text takes at most: nobody knows which sans-serif font a reader has."""
+    """Estimate the px that the longest text takes at most: nobody knows which sans-serif font a reader has."""
 
     def width(text: str) -> float:
         wide = sum(unicodedata.east_asian_width(char) in "WF" or char in "MWm@—" for char in text)

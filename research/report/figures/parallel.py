@@ -40,7 +40,7 @@ class Axis(NamedTuple):
 
 
 def parallel(study: Study) -> Figure | None:
-    """A line for each setting over its factors to its mean, coloured by it; the best thick with an edge of ink.
+    """Draw a line for each setting over its factors to its mean, coloured by it; the best thick with an edge of ink.
 
     Returns:
         The figure; None where fewer than two factors vary, or two settings have a value.
@@ -118,7 +118,7 @@ def _chart(axes: list[Axis], lines: list[Row], runs: list[Row], higher: bool) ->
 
 
 def _factor_axis(name: str, values: list[Json]) -> Axis:
-    """Numbers along a scale, by their logarithm where they span LOG_FROM times the least; others one below the other."""
+    """Place numbers along a scale, by their logarithm where they span LOG_FROM times the least; others one below the other."""
     known = [value for value in values if value is not None]
     if all(map(is_number, known)) and len({*known}) > 1:
         return _number_axis(name, known, None in values)
@@ -161,7 +161,7 @@ def _metric_axis(name: str, values: list[float]) -> Axis:
 
 
 def _apart(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Ticks whose texts do not touch the text below; the top one is always among them."""
+    """Choose ticks whose texts do not touch the text below; the top one is always among them."""
     readable: list[tuple[float, str]] = []
     ticks = sorted(ticks)
     for tick in ticks:

@@ -16,12 +16,12 @@ MOST_LINES = 8  # more groups than colours would look alike
 
 
 def data(rows: Sequence[Row]) -> alt.Data:
-    """Rows as Vega-Lite's data, written into the specification."""
+    """Turn rows into Vega-Lite's data, written into the specification."""
     return alt.Data(values=list(rows))
 
 
 def figure(name: str, title: str, caption: str, chart: alt.LayerChart) -> Figure:
-    """The chart in the figures' look, its data where the marks are."""
+    """Make a figure of the chart, in the figures' look, its data where the marks are."""
     with alt.data_transformers.enable("default", consolidate_datasets=False):
         spec = chart.to_dict()
     return Figure(name, title, caption, spec | {"config": CONFIG})
@@ -30,7 +30,7 @@ def figure(name: str, title: str, caption: str, chart: alt.LayerChart) -> Figure
 def told_apart(
     field: str, names: Iterable[str], title: str | None, looks: Iterable[int] | None = None, **legend: Json
 ) -> tuple[alt.Color, alt.Shape]:
-    """Colour for all marks, and shape for points: of one field, title and domain, so that they share a legend.
+    """Make colour for all marks, and shape for points: of one field, title and domain, so that they share a legend.
 
     Args:
         field: of the rows.
@@ -50,17 +50,17 @@ def told_apart(
 
 
 def metric_axis(study: Study, field: str = "mean", title: str | None = None) -> alt.Y:
-    """The y channel of the metric's mean."""
+    """Make the y channel of the metric's mean."""
     return alt.Y(f"{field}:Q", title=title or arrowed(study), scale=alt.Scale(zero=False))
 
 
 def arrowed(study: Study) -> str:
-    """The metric with an arrow to its better side."""
+    """Return the metric with an arrow to its better side."""
     return f"{'↑' if study.higher else '↓'} {study.metric_name}"
 
 
 def side(study: Study) -> str:
-    """The word of the metric's better side."""
+    """Return the word of the metric's better side."""
     return "higher" if study.higher else "lower"
 
 
@@ -72,12 +72,12 @@ def statistics(group: Group) -> dict[str, float]:
 
 
 def method(group: Group) -> str:
-    """The method of a group: its adapter, where the study varies it."""
+    """Name the method of a group: its adapter, where the study varies it."""
     return next((shown(value) for name, value in group.factors.items() if name.endswith("adapter")), "all settings")
 
 
 def is_number(value: Json) -> bool:
-    """Whether a value is a finite number, which an axis can show: an infinity is no JSON, and would stop the page's scripts."""
+    """Return whether a value is a finite number, which an axis can show: JSON has no infinity, and page scripts would stop."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -96,7 +96,7 @@ def domain(lows: Iterable[float], highs: Iterable[float], px: float, edge: float
 
 
 def round_values(low: float, high: float, distance: float) -> list[float]:
-    """The multiples of 1, 2 or 5 times a power of ten that are at least `distance` apart."""
+    """List the multiples of 1, 2 or 5 times a power of ten that are at least `distance` apart."""
     power = 10.0 ** math.floor(math.log10(distance))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= distance)
     return [k * step for k in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]

@@ -15,12 +15,12 @@ VERSION = "6.4"  # of Vega-Lite: the newest that vl-convert carries, and what Al
 
 
 def can_draw() -> bool:
-    """Whether what writes and what draws figures is installed."""
+    """Return whether what writes and what draws figures is installed."""
     return all(importlib.util.find_spec(name) for name in ("vl_convert", "altair"))
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG; ids that the renderer counts up from call to call are counted from 0, and named after the figure."""
+    """Draw the figure as SVG; ids that the renderer counts up from call to call are counted from 0, with the figure's name."""
     import vl_convert
 
     text = vl_convert.vegalite_to_svg(printed(figure.spec), vl_version=VERSION)
@@ -31,7 +31,7 @@ def svg(figure: Figure) -> str:
 
 
 def pdf(drawing: str) -> bytes:
-    """An SVG as PDF, without the time of its making."""
+    """Convert an SVG to PDF, without the time of its making."""
     import vl_convert
 
     content = vl_convert.svg_to_pdf(drawing)
@@ -45,14 +45,14 @@ def pdf(drawing: str) -> bytes:
 
 
 def png(drawing: str) -> bytes:
-    """An SVG as PNG, twice as large: for screens."""
+    """Convert an SVG to PNG, twice as large: for screens."""
     import vl_convert
 
     return vl_convert.svg_to_png(drawing, scale=2)
 
 
 def write_figures(out: Path, drawn: list[tuple[Figure, str]]) -> None:
-    """figures/NAME.svg, .pdf and .vl.json, of figures and their SVG."""
+    """Write figures/NAME.svg, .pdf and .vl.json, of figures and their SVG."""
     for figure, drawing in drawn:
         path = out / "figures" / slug(figure.name)
         with atomic_write(path.with_suffix(".svg")) as stream:

@@ -50,13 +50,13 @@ SIGNS = dict(zip(SHAPES, "●■▲◆✚▼▶◀", strict=True))
 
 
 def look(i: int) -> tuple[str, str]:
-    """Colour and shape of the i-th series: no two of the first 64 have both in common."""
+    """Return colour and shape of the i-th series: no two of the first 64 have both in common."""
     turn = len(COLOURS)
     return COLOURS[i % turn], SHAPES[(i + i // turn) % turn]
 
 
 def for_page(text: str) -> str:
-    """An SVG or a specification as text, with the page's variables in place of the paper's colours."""
+    """Put the page's variables in place of the paper's colours, in the text of an SVG or a specification."""
     for colour, variable in VARIABLES.items():
         text = text.replace(f'"{colour}"', f'"{variable}"')
     return text

@@ -26,7 +26,7 @@ class RankedDoc(NamedTuple):
 
     @property
     def code(self) -> bool:
-        """Whether the text has several lines, and is shown as code."""
+        """Return whether the text has several lines, and is shown as code."""
         return "\n" in self.text
 
 
@@ -74,7 +74,7 @@ def examples(runs: Systems) -> tuple[list[Example], str]:
 
 
 def choose(hits: dict[str, tuple[bool, ...]]) -> list[str]:
-    """Which queries to show.
+    """Choose the queries to show.
 
     Args:
         hits: {query: for each system, whether its first document is relevant}, in an order that no result decided.

@@ -56,7 +56,7 @@ def explorer(
     figures: Sequence[Figure] = (),
     labels: Mapping[str, str] = {},
 ) -> Explorer:
-    """The explorer of these runs.
+    """Make the explorer of these runs.
 
     Args:
         entries: lines, in the order of the report.
@@ -87,7 +87,7 @@ def data(
     facts: Sequence[Provenance],
     labels: Mapping[str, str] = {},
 ) -> dict:
-    """What the scripts read; see page/data.js for its use."""
+    """Collect what the scripts read; see page/data.js for its use."""
     columns, same = _columns(entries, factors, metric, higher, labels)
     options = {column.pop("name"): column["id"] for column in columns if column["kind"] == "option"}
     judged = {column.pop("name"): column["id"] for column in columns if column["kind"] == "metric"}
@@ -108,7 +108,7 @@ def data(
 def _columns(
     entries: Sequence[Entry], factors: Sequence[str], metric: str | None, higher: bool, labels: Mapping[str, str]
 ) -> tuple[list[dict], dict[str, Json]]:
-    """Columns of the table, the options that vary first; and the options that all entries have in common.
+    """Make the columns of the table, the options that vary first; and the options that all entries have in common.
 
     An id is a column's alone: W&B's programs have an option `loss` beside a metric `loss`, and a metric `error`.
     """
@@ -160,7 +160,7 @@ def _columns(
 
 
 def _better(metric: str, sides: dict[str, Direction]) -> dict[str, bool | None]:
-    """`lower`: whether less of a metric is better, None if unknown; `named`: whether only the metric's name says so."""
+    """Return `lower`: whether less of a metric is better, None if unknown; `named`: whether only the metric's name says so."""
     side = direction(metric, sides)
     return {
         "lower": None if side is None else side == "lower",
@@ -169,21 +169,21 @@ def _better(metric: str, sides: dict[str, Direction]) -> dict[str, bool | None]:
 
 
 def _plain(value: Json) -> Json:
-    """An option as the table has it: a number, a truth value, or a text."""
+    """Return an option as the table has it: a number, a truth value, or a text."""
     if value is None or isinstance(value, bool | str):
         return shown(value) if isinstance(value, str) else value
     return _number(value) if isinstance(value, int | float) else json.dumps(value, ensure_ascii=False)
 
 
 def _number(value: Json) -> Json:
-    """JSON has no nan and no infinity; ten digits are as many as a table can show."""
+    """Round to ten digits, as many as a table can show; None for nan and infinity, which JSON does not have."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.10g}") if math.isfinite(value) else None
 
 
 def _provenance(facts: Sequence[Provenance]) -> dict[str, Json]:
-    """{"values": …, "runs": for each entry (name, index of its value, is it code)}: a value that runs share is stored once."""
+    """Return {"values": …, "runs": for each entry (name, index of its value, is it code)}: a shared value is stored once."""
     values: dict[str, int] = {}
     runs = [[[term, values.setdefault(value, len(values)), code] for term, value, code in of_run] for of_run in facts]
     return {"values": list(values), "runs": runs}
@@ -193,14 +193,14 @@ def _provenance(facts: Sequence[Provenance]) -> dict[str, Json]:
 
 
 def script() -> str:
-    """The explorer's own script: the files of page/ in one scope."""
+    """Join the explorer's own script: the files of page/ in one scope."""
     here = Path(__file__).parent
     parts = [f"// {name}.js\n{(here / f'{name}.js').read_text(encoding='utf-8')}" for name in SCRIPTS]
     return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
 
 
 def library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert: the page draws with what drew the paper's figures."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script, from vl-convert: the page draws with what drew the figures."""
     if not can_draw():
         return ""
     import vl_convert

@@ -18,7 +18,7 @@ Thinned = dict[str, Json]
 
 
 def thinned_curves(runs: Sequence[Mapping[str, Curve]], metric: str | None) -> Thinned:
-    """Curves of all runs in at most CURVES bytes of JSON, with "thinned": the points of the longest.
+    """Thin the curves of all runs to at most CURVES bytes of JSON, with "thinned": the points of the longest.
 
     Steps that many curves share are there once. What does not fit with the fewest points is left out, the least asked for
     first.

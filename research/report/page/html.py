@@ -27,7 +27,7 @@ QUERY_SHOWN = 260  # characters of a query before the rest folds away
 
 
 def heading(runs: Systems | None) -> str:
-    """`Retrieval on builtin:stdlib, test split`; `Training runs` where nothing was tested."""
+    """Write the heading: `Retrieval on builtin:stdlib, test split`; `Training runs` where nothing was tested."""
     if runs is None:
         return "Training runs"
     return f"Retrieval on {runs.data['source']}, {runs.data['split']} split"
@@ -47,7 +47,7 @@ def page(
     latency: Sequence[tuple[Figure, str]] = (),
     curves: Sequence[Sequence[tuple[Figure, str]]] = (),
 ) -> str:
-    """index.html as text.
+    """Render index.html as text.
 
     Args:
         runs: as `systems.read_systems` gives them; None shows the trainings alone.
@@ -95,7 +95,7 @@ def page(
 
 
 def _tested(runs: Systems, lines: list[Line], latency: Sequence[tuple[Figure, str]]) -> dict:
-    """What the sections of a comparison are made from."""
+    """Collect what the sections of a comparison are made from."""
     shown, rule = examples.examples(runs)
     metrics = list(dict.fromkeys(name for row in runs.rows for name in row.means))
     ann = any(name.startswith("ann_recall@") for row in runs.rows for name in row.facts)
@@ -122,7 +122,7 @@ def _tested(runs: Systems, lines: list[Line], latency: Sequence[tuple[Figure, st
 
 
 def _training(training: Training, curves: Sequence[tuple[Figure, str]], runs: Systems | None) -> dict:
-    """One training's figures and sentences."""
+    """Collect one training's figures and sentences."""
     recorded = (
         ("loss", training.loss, "No training step was logged."),
         ("value", training.values or training.best, "Nothing was validated."),
@@ -139,7 +139,7 @@ def _training(training: Training, curves: Sequence[tuple[Figure, str]], runs: Sy
 
 
 def _in_page(drawn: Sequence[tuple[Figure, str]]) -> list[tuple[Figure, Markup]]:
-    """Figures with their SVG, whose texts the renderer has escaped, in the page's colours."""
+    """Return figures with their SVG, whose texts the renderer has escaped, in the page's colours."""
     return [(figure, Markup(for_page(svg))) for figure, svg in drawn]
 
 
@@ -152,7 +152,7 @@ def _environment() -> Environment:
 
 
 def _settings(facts: dict) -> str:
-    """Settings that distinguish a system from another of the same name, in a few words."""
+    """Write the settings that distinguish a system from another of the same name, in a few words."""
     parts = [form.format(facts[name]) for name, form in SETTINGS.items() if name in facts]
     if "depth" in facts:
         parts.append(f"depth {facts['depth']}" + _mix(facts))
@@ -160,7 +160,7 @@ def _settings(facts: dict) -> str:
 
 
 def _mix(facts: dict) -> str:
-    """`, λ .25 chosen on dev`: the retriever's share beside the reranker's score; "" where the reranker is alone."""
+    """Write `, λ .25 chosen on dev`: the retriever's share beside the reranker's score; "" where the reranker is alone."""
     mix, split = facts.get("mix"), facts.get("mix_split")
     if mix is None or not (mix or split):
         return ""

@@ -98,6 +98,6 @@ def _publish(place: Place, out: Path, content: Content, drawn: Drawn, facts: dic
 
 
 def _files(out: Path) -> list[Path]:
-    """The files that the local report lists; others in its folder are not ours."""
+    """List the files that the local report lists; others in its folder are not ours."""
     names = [*files_of(out / REPORT), REPORT, DRY]
     return [path for name in dict.fromkeys(names) if (path := out / name).is_file()]

@@ -48,12 +48,12 @@ class Content(NamedTuple):
 
 
 def run_ids(folders: Iterable[Path]) -> dict[str, Path]:
-    """W&B's id → folder, of the runs that have one."""
+    """Map W&B's id to the folder, of the runs that have one."""
     return {id: folder for folder in folders if (id := keys.run_id(folder))}
 
 
 def report_run(content: Content) -> str:
-    """The id of the W&B run that carries tables and figures; the same report gets the same id."""
+    """Return the id of the W&B run that carries tables and figures; the same report gets the same id."""
     identity = [
         content.title,
         content.finding,
@@ -71,12 +71,12 @@ def artifact_name(content: Content) -> str:
 
 
 def media_key(name: str) -> str:
-    """The key under which a figure is logged."""
+    """Return the key under which a figure is logged."""
     return f"figures/{slug(name)}"
 
 
 def provenance(folders: Iterable[Path]) -> dict[str, Json]:
-    """What the runs were made from, each value once: commits (+ where the code had uncommitted changes), data, models, ids."""
+    """Collect what the runs were made from, each value once: commits (+ where code had local changes), data, models, ids."""
     folders = list(folders)
     records = [run.provenance for run in map(RunFolder, folders) if run.is_begun]
 

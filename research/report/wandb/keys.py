@@ -15,7 +15,7 @@ SCALE = "/r"  # ending of factors.with_scale's factor, which no configuration ho
 
 
 def run_id(folder: Path) -> str | None:
-    """The id of the folder's W&B run; None where there never was one.
+    """Return the id of the folder's W&B run; None where there never was one.
 
     A training keeps its id in wandb.json; of the other verbs, the newest folder of W&B's own files has it in its name.
     """
@@ -26,12 +26,12 @@ def run_id(folder: Path) -> str | None:
 
 
 def offline_logs(folder: Path) -> list[Path]:
-    """Folders of W&B's offline files, which `wandb sync` uploads."""
+    """List the folders of W&B's offline files, which `wandb sync` uploads."""
     return sorted(folder.glob("wandb/offline-run-*"))
 
 
 def paths(config: dict[str, Json], name: str = "", place: str = "") -> dict[str, str]:
-    """Option, as a user types it (`model.adapter.r`) → where W&B has it (`model.init_args.adapter.init_args.r`).
+    """Map each option, as a user types it (`model.adapter.r`), to W&B's path (`model.init_args.adapter.init_args.r`).
 
     Args:
         config: of config.yaml, as it was sent to W&B.
@@ -52,13 +52,13 @@ def paths(config: dict[str, Json], name: str = "", place: str = "") -> dict[str,
 
 
 def config_of(run: RunRecord) -> dict[str, Json]:
-    """The run's config.yaml; {} if the run was never begun."""
+    """Read the run's config.yaml; {} if the run was never begun."""
     folder = RunFolder(run.path)
     return folder.config if folder.has_config else {}
 
 
 def factor_keys(configs: Sequence[dict[str, Json]], factors: Sequence[str]) -> dict[str, str]:
-    """W&B's path of an option → the option, of the options that make up the factors and differ between the runs.
+    """Map W&B's path of an option to the option, of those that make up the factors and differ between the runs.
 
     alpha / r is no option: its two options take its place. "No adapter" is no option either: the options that say what is
     trained without an adapter are added to the adapter's class.
@@ -89,7 +89,7 @@ def factor_keys(configs: Sequence[dict[str, Json]], factors: Sequence[str]) -> d
 
 
 def value_at(config: dict[str, Json], path: str) -> Json:
-    """The value at a dotted path; None if there is none, as W&B groups runs."""
+    """Return the value at a dotted path; None if there is none, as W&B groups runs."""
     value: Json = config
     for key in path.split("."):
         value = value.get(key) if isinstance(value, dict) else None
@@ -97,17 +97,17 @@ def value_at(config: dict[str, Json], path: str) -> Json:
 
 
 def signature(config: dict[str, Json], keys: Iterable[str]) -> str:
-    """What W&B groups a run by."""
+    """Return what W&B groups a run by."""
     return _key([value_at(config, key) for key in keys])
 
 
 def logged(folder: Path, names: Iterable[str]) -> set[str]:
-    """Which of these metrics the run has logged over its steps: W&B was sent the lines of its curves."""
+    """Return which of these metrics the run has logged over its steps: W&B was sent the lines of its curves."""
     return {name for name in names if read_lines(folder, name)}
 
 
 def summarised(folder: Path) -> set[str]:
-    """Names that W&B's summary was given besides the last values of what was logged (wandb.json of a finished training)."""
+    """List names that W&B's summary was given besides the last logged values (wandb.json of a finished training)."""
     names = RunFolder(folder).wandb.get("summary")
     return {*names} if isinstance(names, list) else set()
 

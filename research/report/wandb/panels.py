@@ -48,7 +48,7 @@ class Numbers(NamedTuple):
 def blocks(
     study: Study | None, folders: list[Path], metrics: list[str], run_set: Callable[..., wr.Runset]
 ) -> list["BlockTypes"]:
-    """Headings and panel grids of a report.
+    """Make headings and panel grids of a report.
 
     Args:
         study: groups; None where nothing is compared over seeds.
@@ -96,7 +96,7 @@ def blocks(
 
 
 def over_settings(numbers: Numbers, settings: int) -> list["PanelTypes"]:
-    """Lines over steps and bars, of run sets that are grouped by the factors."""
+    """Make lines over steps and bars, of run sets that are grouped by the factors."""
     limit = min(LIMIT, max(10, settings))
     panels: list[PanelTypes] = [
         wr.LinePlot(
@@ -125,7 +125,7 @@ def over_settings(numbers: Numbers, settings: int) -> list["PanelTypes"]:
 
 
 def over_runs(numbers: Numbers, factors: list[Axis], runs: int) -> list["PanelTypes"]:
-    """Factors → metric, importance, metric against parameters, and what differs; of run sets that are not grouped.
+    """Make panels of run sets without groups: factors → metric, importance, metric against parameters, and what differs.
 
     Args:
         numbers: names of the metric.
@@ -159,7 +159,7 @@ def over_runs(numbers: Numbers, factors: list[Axis], runs: int) -> list["PanelTy
 
 
 def numbers_of(metric: str, runs: list[RunRecord], configs: dict[Path, dict]) -> Numbers:
-    """Under which names W&B has a study's metric, or else the one that the runs chose their models by.
+    """Find the names that W&B has for a study's metric, or else for the one that the runs chose their models by.
 
     Args:
         metric: of the study; W&B has no `test/…`, which `research test` measures in the run folder.
@@ -175,7 +175,7 @@ def numbers_of(metric: str, runs: list[RunRecord], configs: dict[Path, dict]) ->
 
 
 def layers(groups: list[list[RunRecord]], configs: dict[Path, dict], by: Iterable[str]) -> list[list[RunRecord]]:
-    """Runs of run sets in which W&B's grouping is the study's.
+    """Split runs into run sets in which W&B's grouping is the study's.
 
     W&B would join groups that have the same options but differ in data or code, and average their values: the second of
     them goes into a run set of its own.
@@ -201,12 +201,12 @@ def _axes(by: dict[str, str], configs: Iterable[dict], labels: dict[str, str]) -
 
 
 def _title(numbers: Numbers) -> str:
-    """The title of a panel over single values: of the kept model if the training sent it; W&B by itself keeps the last."""
+    """Title a panel over single values: of the kept model if the training sent it; W&B by itself keeps the last."""
     return f"{numbers.name} of the {'kept model' if numbers.of_kept_model else 'last validation'}"
 
 
 def _substitute(metric: str, shown: str) -> str:
-    """A sentence on the metric that stands in for a study's, which W&B does not have; "" if W&B has it."""
+    """Write a sentence on the metric that stands in for a study's, which W&B does not have; "" if W&B has it."""
     if shown == metric:
         return ""
     return f" {metric} is in the run folders and not in W&B; " + (

@@ -157,7 +157,7 @@ def check_runs(api: wandb.Api, content: Content, place: Place, note: str) -> Non
 def log_files(
     out: Path, content: Content, place: Place, files: list[Path], drawn: list[tuple[Figure, str]], facts: dict[str, Json]
 ) -> str:
-    """The files as an artifact of type report, and the figures as images, in a W&B run of the report's own.
+    """Log the files as an artifact of type report, and the figures as images, in a W&B run of the report's own.
 
     Offline (WANDB_MODE=offline) it is a log in out/wandb that `wandb sync` uploads.
 
@@ -207,7 +207,7 @@ def _log(
 
 
 def _earlier(out: Path, place: Place) -> str:
-    """The id of the W&B Report that this folder was published as in `place`; "" if there is none."""
+    """Return the id of the W&B Report that this folder was published as in `place`; "" if there is none."""
     if not (out / FILE).is_file():
         return ""
     record = read_json(out / FILE)
@@ -216,7 +216,7 @@ def _earlier(out: Path, place: Place) -> str:
 
 
 def _globs(logs: Iterable[Path]) -> list[str]:
-    """Patterns that match all logs: a sweep's points share one."""
+    """List patterns that match all logs: a sweep's points share one."""
     return list(dict.fromkeys(f"{log.parents[2]}/*/wandb/offline-run-*" for log in logs))
 
 

@@ -83,7 +83,7 @@ def build(content: Content, place: Place, online: bool = False) -> wr.Report:
 
 
 def serialised(report: wr.Report) -> dict[str, Json]:
-    """What the client sends, with the specification as an object: `spec` is what upsertView gets as text."""
+    """Return what the client sends, with the specification as an object: `spec` is what upsertView gets as text."""
     model = report._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     return {
@@ -107,7 +107,7 @@ def _provenance_table(folders: list[Path]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """W&B's Markdown takes $…$ for a formula."""
+    """Escape dollar signs: W&B's Markdown takes $…$ for a formula."""
     return text.replace("$", r"\$")
 
 

@@ -18,7 +18,7 @@ WHOLE, FIRST, LAST = 1, 2, 4  # types of a chunk; 3 is neither the first nor the
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file.
+    """Read the whole file.
 
     Raises:
         UserError: it cannot be read, is empty, is no log of W&B's, or one of another version.
@@ -41,7 +41,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def unframe(data: bytes) -> tuple[list[bytes], str]:
-    """The records of a log up to the first damage.
+    """Read the records of a log up to the first damage.
 
     Args:
         data: the whole file.

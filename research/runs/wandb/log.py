@@ -63,7 +63,7 @@ class Log(NamedTuple):
 
 
 def find_logs(path: Path) -> list[Path]:
-    """The logs of a file, of a run's folder, or of everything below a folder, in the order of their names (by time).
+    """Find the logs of a file, of a run's folder, or of everything below a folder, in the order of their names (by time).
 
     Folders that `research` wrote are passed by: their own files say more, and are read where they are named. Links are
     not followed, W&B's `latest-run` would name a run twice.
@@ -85,7 +85,7 @@ def find_logs(path: Path) -> list[Path]:
 
 
 def is_logged(path: Path) -> bool:
-    """Whether this is a log of W&B's, or a folder that it writes into; one of `research` is neither."""
+    """Return whether this is a log of W&B's, or a folder that it writes into; one of `research` is neither."""
     if path.suffix == ".wandb" and not path.is_dir():
         return True
     # ours, also a copy that lacks its provenance: it is damaged, and its log is no replacement
@@ -197,7 +197,7 @@ def _decoded(values: dict[str, Json]) -> dict[str, Json]:
 
 
 def _json(text: str) -> Json:
-    """None of what is no JSON, or nested too deeply to be read."""
+    """Parse JSON; None of what is none, or is nested too deeply to be read."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -209,7 +209,7 @@ def _json(text: str) -> Json:
 
 
 def curve(logs: Sequence[Log], metric: str) -> list[tuple[int, float]]:
-    """(step, value) of a metric, in order, each step once: a run that went on in another log has computed it again.
+    """Return (step, value) of a metric, in order, each step once: a run that went on in another log has computed it again.
 
     Args:
         logs: of one run, the earliest first.
@@ -226,7 +226,7 @@ def curve(logs: Sequence[Log], metric: str) -> list[tuple[int, float]]:
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a finite number: W&B writes nan and inf as texts, and pictures and tables as mappings."""
+    """Return whether this is a finite number: W&B writes nan and inf as texts, and pictures and tables as mappings."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -238,7 +238,7 @@ def _wanted(record: "HistoryRecord", names: set[str]) -> Iterator[tuple[str, Jso
 
 
 def _value(item: "HistoryItem") -> Json:
-    """Of a history item, which newer versions of W&B may write by its type."""
+    """Return the value of a history item, which newer versions of W&B may write by its type."""
     if item.value_json or "value" not in item.DESCRIPTOR.oneofs_by_name:
         return _json(item.value_json or "null")
     kind = item.WhichOneof("value")

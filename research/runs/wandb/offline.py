@@ -13,7 +13,7 @@ PREEMPTED, SIGNALLED = 85, 128  # our exit code; a shell's, of a process that si
 
 
 def read_logs(paths: Sequence[Path]) -> list[WandbRun]:
-    """Logs of one id are one run that went on: the later says what became of it.
+    """Read logs; those of one id are one run that went on: the later says what became of it.
 
     Raises:
         UserError: no log, or none that can be read; a log that is named itself and cannot be read.
@@ -79,7 +79,7 @@ def _logged(logs: list[Log]) -> WandbRun:
 
 
 def _ended(log: Log) -> tuple[str, str]:
-    """The state of a run by the end of its last log."""
+    """Return the state of a run by the end of its last log."""
     code = log.exit_code
     if code == 0:
         return "done", ""

@@ -28,7 +28,7 @@ UNSAID = "unsaid"  # the code of a run outside of a git repository
 
 
 def is_wandb(path: Path) -> bool:
-    """Whether runs come from W&B: `wandb:ENTITY/PROJECT`, a log, or a folder of logs."""
+    """Return whether runs come from W&B: `wandb:ENTITY/PROJECT`, a log, or a folder of logs."""
     return str(path).startswith(API) or is_logged(path)
 
 
@@ -60,7 +60,7 @@ def read_wandb(paths: Sequence[Path], seed: str | None = None, taken: Iterable[s
 
 
 def _names(runs: list[WandbRun], taken: set[str]) -> list[str]:
-    """As W&B shows each run; where that names another row too, with its id, and where that is not enough, its place."""
+    """Name each run as W&B shows it; with its id where that names another row too, and with its place where ids do too."""
     names = [run.name or run.id for run in runs]
     for more in ("id", "path"):
         times = Counter(names)
@@ -128,7 +128,7 @@ def _record(run: WandbRun, name: str, seed: str | None) -> RunRecord:
 
 
 def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, Json]:
-    """Where a run came from, by the names of provenance.json: our trainings tell their code, others a commit."""
+    """Return where a run came from, by the names of provenance.json: our trainings tell their code, others a commit."""
     data, code, base = made_of
     ours = bool(data or base)
     facts = {"fingerprint" if ours else "git_commit": "" if code == UNSAID else code, "host": host}
@@ -140,13 +140,13 @@ def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, Json]:
 
 
 def _history(run: WandbRun, metric: str) -> Curve:
-    """W&B summarises `loss` as `loss.min`: its curve is that of `loss`."""
+    """Return the curve of a metric; that of `loss.min`, as W&B summarises `loss`, is the curve of `loss`."""
     stem, _, how = metric.rpartition(".")
     return run.history(metric) or (run.history(stem) if f".{how}" in SUMMARISED else [])
 
 
 def _seed(options: dict[str, Json], name: str | None) -> int | None:
-    """The seed, which then is no option any more but by our own name."""
+    """Return the seed, which then is no option any more but by our own name."""
     for option in SEEDS if name is None else (name,):
         value = options.get(option)
         if isinstance(value, str) and value.lstrip("-").isdigit():
@@ -160,7 +160,7 @@ def _seed(options: dict[str, Json], name: str | None) -> int | None:
 
 
 def _numbers(summary: dict[str, Json], prefix: str = "") -> Iterable[tuple[str, float]]:
-    """Metrics by their names in W&B's table; its own begin with _, pictures and tables have a _type."""
+    """Yield metrics by their names in W&B's table; its own begin with _, pictures and tables have a _type."""
     for key, value in summary.items():
         name = f"{prefix}.{key}" if prefix else key
         if key.startswith("_") or name in STEPS:

@@ -79,7 +79,7 @@ def read_api(source: str) -> list[WandbRun]:
 
 
 def _connect(source: str) -> wandb.Api:
-    """W&B's client.
+    """Return W&B's client.
 
     Raises:
         UserError: no key; W&B's client would ask for one where there is a terminal.
@@ -139,7 +139,7 @@ class Histories:
         self.source, self.is_lost = source, False
 
     def of(self, run: Run, metric: str) -> list[tuple[int, float]]:
-        """(step, value) of one metric of a run; [] where the server does not give it."""
+        """Ask for (step, value) of one metric of a run; [] where the server does not give it."""
         if self.is_lost:
             return []
         step = next((name for name in STEPS if name in run.summary_metrics), "_step")
@@ -168,7 +168,7 @@ def _parsed(source: str) -> tuple[str, str, str]:
 
 
 def _retried(source: str, action: Callable[[], Result]) -> Result:
-    """The action's result; a lost answer is asked for again.
+    """Return the action's result; a lost answer is asked for again.
 
     Raises:
         UserError: there is none.
@@ -201,7 +201,7 @@ def _retried(source: str, action: Callable[[], Result]) -> Result:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """The HTTP status of W&B's answer, 200 of one that says what is wrong; None where no answer came or it was not its last.
+    """Return the HTTP status of W&B's answer, 200 of one that says what is wrong; None where no answer came, or not its last.
 
     W&B's errors are wrapped in one another: the answer is in one of them.
     """
