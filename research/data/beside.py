@@ -17,7 +17,7 @@ from research.types import Json
 
 SYSTEMS = ("system", "system_prompt", "system_message")
 BESIDE = (*SYSTEMS, "history", "tools", "chat_template_kwargs")
-FUNCTIONS = "functions"  # OpenAI's tools of before; other data have a column of that name
+FUNCTIONS = "functions"  # OpenAI's older name of tools; other data have a column of that name
 SEEN_OR_HEARD = ("image", "images", "video", "videos", "audio", "audios")  # columns of rows that are not text alone
 
 

@@ -59,7 +59,7 @@ class CandidateDataset(Dataset):
 
 
 class CandidateCollate:
-    """Candidates → CandidateBatch.
+    """Makes a CandidateBatch of candidate groups.
 
     Args:
         model: anything with CrossEncoder's tokenize and collate.

@@ -136,6 +136,7 @@ def check_flags(examples: Examples, loss_on: str) -> None:
     """Refuse messages whose own weight contradicts what `loss_on` trains.
 
     Args:
+        examples: rows.
         loss_on: as for SFT; "sides" for preferences.
 
     Raises:

@@ -221,8 +221,11 @@ def check_value(name: str, value: Json, expected: str, needed: bool, last: bool 
     """Refuse a text or a conversation with nothing to learn.
 
     Args:
+        name: of the column, for errors.
+        value: a text, or messages.
+        expected: end of the error.
         needed: whether there must be some text.
-        last: whether that is asked of the last message, which must be an answer.
+        last: whether the text must be in the last message, which must be an answer.
 
     Raises:
         Malformed: nothing to learn, or no Unicode.

@@ -172,7 +172,7 @@ class TokenRows(Dataset):
 
 
 class InstructionCollate:
-    """Token rows → InstructionBatch, padded as TRL's collator does, in chunks of similar length.
+    """Makes an InstructionBatch of token rows, padded as by TRL's collator, in chunks of similar length.
 
     Args:
         pad_token_id: what padding is filled with; the attention mask hides it.

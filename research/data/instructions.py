@@ -164,8 +164,9 @@ class InstructionData(LanguageData):
         return InstructionCollate(model.pad_token_id, self.chunk_overhead, self.packing, room, flat)
 
     def questions(self, name: str, count: int) -> list[tuple[str, str | list[dict], str]]:
-        """Return (example, prompt, reference) of up to `count` named examples, spread evenly over those that fit max_length and
-        whose completion has a text.
+        """Return (example, prompt, reference) of up to `count` of the named examples, spread evenly.
+
+        Only examples that fit max_length and whose completion has a text are taken.
 
         Raises:
             UserError: rows without a prompt, or without such a text.

@@ -23,9 +23,7 @@ from research.errors import UserError
 from research.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.types import NO_ID, Collection, Corpus, Pair, PairBatch
 
-NEGATIVES = (
-    7  # a query takes unless it is told otherwise: with its positive a group of 8, as tevatron and FlagEmbedding have it
-)
+NEGATIVES = 7  # that a query takes by default: with its positive a group of 8, as tevatron and FlagEmbedding have it
 
 
 class PairDataset(Dataset):
@@ -70,7 +68,7 @@ class PairDataset(Dataset):
 
 
 class PairCollate:
-    """Pairs → PairBatch.
+    """Makes a PairBatch of pairs.
 
     Args:
         texts: of the documents, by number.

@@ -123,7 +123,7 @@ def pair_ids(tokenizer: PreTrainedTokenizerBase, row: dict) -> dict[str, list[in
 
 
 class PreferenceCollate:
-    """Token rows → PreferenceBatch, in chunks of similar length.
+    """Makes a PreferenceBatch of token rows, in chunks of similar length.
 
     Args:
         pad_token_id: what padding is filled with; the attention mask hides it.

@@ -119,8 +119,13 @@ def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (`file:line`, text) of each line that is not blank; \r\n ends and a byte-order mark are taken off. A file that gzip
-    packed, whatever its name, is unpacked."""
+    """Yield (`file:line`, text) of each line that is not blank, without its end and a byte-order mark.
+
+    A file that gzip packed, whatever its name, is unpacked.
+
+    Raises:
+        UserError: the file is missing, cannot be read, is damaged, or is not UTF-8.
+    """
     number = 0
     try:
         with open_unpacked(path) as stream:  # decoded line by line, so that an error knows its line

@@ -134,8 +134,11 @@ def _separated(path: Path, separator: str, bad: BadRows) -> Rows:
 
 
 def _without_quoting(text: str) -> bool:
-    """Return whether the quotes of a TSV file are characters of its texts, as in GLUE's files: each line has all its cells,
-    and by the rules of csv some would swallow a separator or a line's end, or be no cells at all."""
+    """Return whether the quotes of a TSV file are characters of its texts, as in GLUE's files.
+
+    It is so where each line has all cells as it stands, and by the rules of csv some would swallow a separator or a line's
+    end, or be no cells at all.
+    """
     lines = [line for line in re.split(r"\r?\n", text) if line]
     count = lines[0].count("\t") if lines else 0
     if any(line.count("\t") != count for line in lines):

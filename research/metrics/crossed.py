@@ -34,7 +34,7 @@ from research.metrics.seeds import (
     untestable,
 )
 
-SMALLEST = 1e-300  # p below it are given as it
+SMALLEST = 1e-300  # a smaller p is given as this one
 FEW_QUERIES = 10  # below this 6% false positives also at 10 seeds
 
 

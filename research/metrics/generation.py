@@ -14,7 +14,10 @@ ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def normalise(text: str) -> str:
-    """Source: the evaluation script of SQuAD 1.1, Rajpurkar et al. 2016."""
+    """Normalise a text as SQuAD does: lower case, no punctuation, no articles, single blanks.
+
+    Source: the evaluation script of SQuAD 1.1, Rajpurkar et al. 2016.
+    """
     text = "".join(c for c in text.lower() if c not in string.punctuation)
     return " ".join(ARTICLES.sub(" ", text).split())
 

@@ -20,7 +20,7 @@ from research.errors import UserError
 from research.metrics.seeds import checked, fraction, noncentral_t
 
 LEAST_SEEDS = 3
-MOST_SEEDS = 10_000  # whoever needs more has no difference worth finding
+MOST_SEEDS = 10_000  # a difference that needs more is too small to matter
 
 
 class NoiseFloor(NamedTuple):
@@ -35,7 +35,9 @@ class NoiseFloor(NamedTuple):
 
 
 def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """√(Σ (n_i − 1) s_i² / Σ (n_i − 1)) and its degrees of freedom, over methods that are assumed to have equal variance.
+    """Compute the pooled standard deviation and its degrees of freedom, of methods that are assumed to have equal variance.
+
+    sd = √(Σ (n_i − 1) s_i² / Σ (n_i − 1))
 
     Args:
         groups: a method's values, one a seed, each; those of one seed add nothing.

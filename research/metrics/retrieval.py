@@ -28,12 +28,16 @@ def rank_documents(scores: dict[str, float]) -> list[str]:
 
 
 def ndcg(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
-    """Σ_{i≤k} g_i / log2(i + 1), over the same sum of the best order of all judged documents (Järvelin & Kekäläinen 2002).
+    """Compute nDCG: the DCG of the first k documents, over that of the best order of all judged documents.
+
+    DCG = Σ_{i≤k} g_i / log2(i + 1)
 
     Args:
         gains: judged relevance of the ranked documents, best rank first; 0 for unjudged.
         judged: judged relevance of every judged document of the query.
         k: the cut.
+
+    Source: Järvelin & Kekäläinen 2002.
     """
     ideal = _dcg(sorted(judged, reverse=True)[:k])
     return _dcg(gains[:k]) / ideal
@@ -99,6 +103,9 @@ def evaluate(
     Neither argument is changed. Queries of the run that have no judgements are ignored, as trec_eval does.
 
     Args:
+        qrels: {query id: {document id: grade}}.
+        run: {query id: {document id: score}}.
+        metrics: names with a cut, such as ndcg@10.
         over: which queries have a value, and so a part in the mean:
             "scorable": those with a relevant document; one that the run does not have counts 0.
             "trec_eval": those that the run has, as trec_eval and pytrec_eval do; one without a relevant document counts 0.

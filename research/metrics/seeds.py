@@ -255,6 +255,8 @@ def standardised(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _correction(nu: int) -> float:
-    """Compute J(ν) = Γ(ν/2) / (√(ν/2) · Γ((ν − 1)/2)) of Hedges 1981, through logarithms; 0 at ν = 1, where no
-    multiple of d is unbiased."""
+    """Compute J(ν) = Γ(ν/2) / (√(ν/2) · Γ((ν − 1)/2)) of Hedges 1981, through logarithms.
+
+    0 at ν = 1, where no multiple of d is unbiased.
+    """
     return math.exp(math.lgamma(nu / 2) - math.lgamma((nu - 1) / 2)) / math.sqrt(nu / 2) if nu > 1 else 0.0

@@ -99,6 +99,8 @@ def compare(a: dict[str, float], b: dict[str, float], samples: int = 10_000, see
     Args:
         a: {query id: value} of the baseline.
         b: the same queries' values of the other system.
+        samples: of the bootstrap, and of the permutation test where it does not enumerate.
+        seed: of both.
 
     Raises:
         ValueError: the two do not cover the same queries.

@@ -1,7 +1,6 @@
 """Makes every field of an adapter's configuration have its effect, or refuses it by name; PEFT alone ignores some fields.
 
-What PEFT warns of while a configuration or an adapter is made is listened to: what it says to have ignored is refused, the rest
-is said.
+PEFT's warnings while a configuration or an adapter is made are read: what PEFT ignored is refused, the rest is printed.
 """
 
 import contextlib
@@ -227,7 +226,11 @@ def _same(value: object, default: object) -> bool:
 
 
 def compiled(text: str, where: str) -> re.Pattern:
-    """Compile a regular expression of a configuration."""
+    """Compile a regular expression of a configuration.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         return re.compile(text)
     except re.error as error:

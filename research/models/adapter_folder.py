@@ -112,8 +112,9 @@ def check_adapter(folder: Path) -> None:
 
 
 def read_by_peft(model: nn.Module, info: dict, folder: Path) -> None:
-    """Give a model the weights of its adapter by PEFT's own names, in place, where transformers found some of them not (DoRA's
-    magnitudes, AdaLoRA's ranks).
+    """Give a model the weights of its adapter by PEFT's own names, in place, where transformers misses some.
+
+    Those are DoRA's magnitudes and AdaLoRA's ranks, for example.
 
     Args:
         model: as transformers loaded it with the adapter.

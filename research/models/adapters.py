@@ -20,9 +20,8 @@ from research.models.adapter_rules import LORA, PREFIX, check, plain
 # PEFT reads it of every model that it wraps; nothing here or in a user's hands can change that
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
-PREFIX_SCALE = (
-    0.1  # of PEFT's N(0, 1) keys and values; at 1 the loss of SmolLM2-135M starts at 8.9 instead of 3.7, at .1 at 3.9
-)
+# of PEFT's N(0, 1) keys and values; at 1 the loss of SmolLM2-135M starts at 8.9 instead of 3.7, at .1 at 3.9
+PREFIX_SCALE = 0.1
 ADAPTER_PARTS = ("lora_", "prompt_encoder.", "trainable_tokens_")  # of PEFT's names of parameters
 OWN = "model"  # as tokenizer_name_or_path: the tokenizer of the model that the adapter is put on
 

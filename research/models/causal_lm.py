@@ -16,7 +16,7 @@ from research.models.output_layer import head_of, widened
 from research.models.router import packed_tokens, router_loss
 from research.types import IGNORE
 
-PROBE = 32  # tokens by which a model is told from another
+PROBE = 32  # tokens on which two models are compared
 
 
 class Labelled(NamedTuple):
@@ -190,7 +190,7 @@ class CausalLM(nn.Module):
 
     @torch.no_grad()
     def check_head(self) -> None:
-        """Compare with the model's own logits, on a few tokens.
+        """Check that `head` gives the model's own logits, on a few tokens.
 
         Raises:
             UserError: they are not what `head` says.

@@ -8,7 +8,7 @@ from typing import TypeVar
 from research.errors import UserError
 
 Kind = TypeVar("Kind", dict, list)
-ADAPTER_CONFIG = "adapter_config.json"  # what tells an adapter's folder, as PEFT writes it
+ADAPTER_CONFIG = "adapter_config.json"  # marks an adapter's folder, as PEFT writes it
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's other name, adapter_model.bin, is a pickle and never read
 TOKENIZER_FILES = (
     "tokenizer.json",

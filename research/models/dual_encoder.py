@@ -207,7 +207,7 @@ def load_encoder(
             if doc_max_length is None and min(encoder.positions, encoder.tokenizer.model_max_length) >= NO_LIMIT:
                 say(f"{folder} has no limit of its own: texts are cut at {DEFAULT_LENGTH} tokens (--max-length changes it)")
             return encoder
-        # a model that wants more than ids and mask: the library's own way, on modules that were not prepared for ours
+        # the model needs more than ids and mask: the library runs it, on a stack that was not prepared for our code
         stack = open_encoder(folder, precision)
         change(stack, folder, **changes)
         settings = settings_of(stack, folder, False, paths)

@@ -37,8 +37,7 @@ class Exported(NamedTuple):
         kind: adapter | causal-lm | sentence-transformers | two-towers | cross-encoder | transformers.
         base: the model that an adapter was trained on; None for a model without one.
         difference: as plain libraries load the folder: of the logits, of an encoder's embeddings over their length, or of a
-            reranker's scores over the largest; None
-            for models that are not compared.
+            reranker's scores over the largest; None for models that are not compared.
         sentences: how plain sentence-transformers gives an encoder's embeddings or a reranker's scores.
     """
 
@@ -82,7 +81,7 @@ def export(name: str, out: Path, merge: bool, license: str | None = None) -> Exp
         kind = "adapter" if adapter and not merge else kind
         difference, sentences = _check(name, new, kind, merge), []
         if kind == "two-towers":
-            write_router(new)  # folders of before have none
+            write_router(new)  # folders of earlier versions have none
         if kind in ("sentence-transformers", "two-towers"):
             comparison = compare(new)
             if not comparison.is_equal:  # an older folder, whose lengths a role stand where the library does not look

@@ -192,8 +192,10 @@ def default_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def stretches(sizes: Sequence[int], limit: int = TOKENIZE_CHARACTERS) -> Iterator[slice]:
-    """Yield consecutive slices whose sizes add up to `limit` at most (one item at least): a tokenizer keeps what it cuts off
-    from long texts until its call ends, so a call must not get many of them."""
+    """Yield consecutive slices whose sizes add up to `limit` at most, of one item at least.
+
+    A tokenizer keeps what it cuts off from long texts until its call ends, so a call must not get many of them.
+    """
     start, total = 0, 0
     for i, size in enumerate(sizes):
         if i > start and total + size > limit:

@@ -89,8 +89,8 @@ def generate(model: CausalLM, prompts: list[list[int]], decoding: Decoding, batc
 def padding_is_exact(model: CausalLM, prompts: list[list[int]], new: int) -> bool:
     """Test whether the shortest prompt has the hidden states beside the longest that it has alone.
 
-    Under a prefix they are asked with as many more tokens as will come: a window may hold all of it at first. And in half
-    precision a prefix that is partly lost is not told from rounding: there it is taken for lost.
+    Under a prefix both get as many more tokens as will be generated: a window may hold all of it at first. In half precision a
+    partly lost prefix cannot be distinguished from rounding: there it counts as lost.
 
     Args:
         model: in eval mode.

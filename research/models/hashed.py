@@ -1,7 +1,7 @@
 """The hash of a model folder: weights, configurations, tokenizers, and other JSON settings that change what it computes.
 
 Prompts, lengths and the like are part of every key by their resolved values (EncoderSettings), so the files that only hold
-those leave the hash alone, as they always did: stores and caches of such folders stay found. What such a file says beyond
+those leave the hash alone, as they always did: stores and caches of such folders stay valid. What such a file says beyond
 that (a truncation, a template's arguments, a reranker's prompt, a module of another kind) is hashed by itself.
 """
 

@@ -143,8 +143,10 @@ def _load_options(precision: str) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[str], list]]:
-    """The folder to open (of an adapter one with its base's files), and the library's warnings, and the models with what they
-    lacked; errors are told as ours."""
+    """Yield the folder to open, the library's warnings, and the loaded models with what their files lacked.
+
+    Of an adapter it is a folder with its base's files. Errors of the libraries become UserErrors.
+    """
     warned: list[str] = []
     loaded: list[tuple[PreTrainedModel, dict]] = []
     try:

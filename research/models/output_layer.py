@@ -50,8 +50,10 @@ def widened(hidden: Tensor, layer: nn.Module, off: bool) -> Tensor:
 
 
 def _plain(layer: nn.Module, adapted: bool, off: bool) -> nn.Module | SimpleNamespace:
-    """Return the linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's if the adapter is off;
-    with the trained tokens' rows, where it is tied to the embeddings; with LoRA's second matrix beside it.
+    """Return the output layer within PEFT's wrapper, with weight and bias.
+
+    Of modules_to_save it is the trained copy, or the base's while the adapter is off; where it is tied to the embeddings, it
+    has the trained tokens' rows; under LoRA, the second matrix beside its weight.
 
     Raises:
         UserError: another adapter on the output layer itself.

@@ -173,7 +173,7 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
 def merge_adapter(model: CausalLM, folder: Path) -> None:
     """Merge the adapter into the weights.
 
-    PEFT adds a replicated layer's update to weights that other layers share, and warns of nothing: so the outcome is asked.
+    PEFT adds a replicated layer's update to weights that other layers share, without a warning: so the outcome is compared.
 
     Args:
         model: with the adapter of the folder.

@@ -13,7 +13,9 @@ YES = {"relevant", "yes", "true", "positive", "1", "match", "entailment"}
 
 
 class Relevance:
-    """One label is the score; of two it is the log-odds of the relevant one, which ranks as its probability does.
+    """Turns a classifier's logits into scores: a single label is the score; of two, the log-odds of the relevant one.
+
+    The log-odds rank as the probability does.
 
     Args:
         config: of the classifier, with num_labels and id2label.

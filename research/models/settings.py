@@ -32,19 +32,21 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderSettings:
-    """Args:
-    pooling: "mean" | "cls" | "last"; of another stack whatever its modules do.
-    normalize: divide embeddings by their L2 norm.
-    similarity: "cosine" | "dot": how a query's and a document's embedding are compared.
-    query_prompt: put before every query.
-    doc_prompt: put before every document.
-    query_max_length: tokens of a query, prompt and special tokens included; longer texts are cut.
-    doc_max_length: likewise of a document.
-    include_prompt: False leaves the prompt's tokens out of the pooling.
-    lower_case: lower-case texts first (beside what the tokenizer does).
-    dense: linear layers between pooling and normalisation.
-    truncate_dim: only that many numbers of each embedding are kept, after all modules.
-    modules: the names of a stack that runs through sentence-transformers' own modules; "" of one that is known exactly.
+    """How an encoder turns texts into embeddings, and how these are compared.
+
+    Args:
+        pooling: "mean" | "cls" | "last"; of another stack whatever its modules do.
+        normalize: divide embeddings by their L2 norm.
+        similarity: "cosine" | "dot": how a query's and a document's embedding are compared.
+        query_prompt: put before every query.
+        doc_prompt: put before every document.
+        query_max_length: tokens of a query, prompt and special tokens included; longer texts are cut.
+        doc_max_length: likewise of a document.
+        include_prompt: False leaves the prompt's tokens out of the pooling.
+        lower_case: lower-case texts first (beside what the tokenizer does).
+        dense: linear layers between pooling and normalisation.
+        truncate_dim: only that many numbers of each embedding are kept, after all modules.
+        modules: the names of a stack that runs through sentence-transformers' own modules; "" of one that is known exactly.
     """
 
     pooling: str = "mean"

@@ -42,7 +42,7 @@ class StackEncoder(nn.Module):
         stack: as sentence-transformers loaded it.
         settings: of it, with the user's lengths.
         dim: of an embedding.
-        singly: encode each text in a batch of its own, since the stack's numbers depend on its company.
+        singly: encode each text in a batch of its own, since padding changes the stack's numbers.
 
     Raises:
         UserError: a length that a module cannot be told.
@@ -101,7 +101,7 @@ class StackEncoder(nn.Module):
         return [Text(text, role, min(size, limit)) for text, size in zip(texts, sizes, strict=True)]
 
     def prompt_tokens(self, role: str) -> int:
-        """Return None: the library counts these tokens itself."""
+        """Return 0: the library counts these tokens itself."""
         return 0
 
     def padded_length(self, length: int) -> int:

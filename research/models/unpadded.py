@@ -1,6 +1,6 @@
 """The output of a sentence-transformers stack for a single text or pair, without padding: the reference for faster code.
 
-Whether padding, a padding token or inputs that are left out change a number is asked of the model, not looked up in a list.
+Whether padding, a padding token or inputs that are left out change a number is tried on the model, not looked up in a list.
 """
 
 import torch

@@ -175,7 +175,7 @@ def summary(diff: Diff) -> dict[str, Json]:
 
 def _moved_row(change: Moved) -> list[Cell]:
     """Make a row of the table of means before and after."""
-    # two digits of the difference at least
+    # at least two significant digits of the difference
     digits = min(12, max(4, 1 - math.floor(math.log10(abs(change.difference))))) if change.difference else 4
     seeds = f"{change.seeds[0]} → {change.seeds[1]}" if change.seeds[0] != change.seeds[1] else str(change.seeds[0])
     means = [Cell(NOTHING) if value is None else Cell(number(value, digits), value) for value in (change.old, change.new)]

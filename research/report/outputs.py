@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from research.report.entries import Entry
 from research.types import Json
 
-VALUES = 1_400_000  # bytes of a page for values, and
-TEXTS = 1_000_000  # for texts
+VALUES = 1_400_000  # bytes of a page for values
+TEXTS = 1_000_000  # bytes of a page for texts
 LONGEST = 1_200  # characters of a text
 DIGITS = 4  # significant
 

@@ -59,8 +59,10 @@ class Sheet(NamedTuple):
 
 
 def decimals(groups: Sequence[Group]) -> int:
-    """Digits after the point that show a usual spread (the median) with two of its own: 1 to 5, and of values whose largest
-    is below .01 (an error of 3e-7) so many that it has four."""
+    """Choose the decimals, 1 to 5, that show the median standard deviation with two significant digits.
+
+    Of values whose largest is below .01 (an error of 3e-7), as many as show it with four.
+    """
     largest = max((abs(value) for g in groups for value in g.values.values()), default=1.0)
     most = 3 - math.floor(math.log10(largest)) if 0 < largest < 0.01 else 5
     spreads = [summarise(list(g.values.values())).sd for g in groups if len(g.values) > 1]

@@ -11,11 +11,8 @@ from research.runs.layout import PROVENANCE
 from research.runs.table import name_folders
 from research.types import Json
 
-MEASURED = (
-    "seconds",
-    "ms_per_query",
-    "per_second",
-)  # endings of facts that differ each time; the others decide what a stage is
+MEASURED = ("seconds", "ms_per_query", "per_second")
+"""Endings of facts that differ each time; the others decide what a stage is."""
 
 
 class Row(NamedTuple):

@@ -70,8 +70,9 @@ def parse_ranks(text: str) -> tuple[int, int]:
 def known_relevant(
     chosen: Iterable[str], queries: Queries, splits: Iterable[Qrels], corpus: Corpus | None = None
 ) -> dict[str, Known]:
-    """Collect the known relevant documents of each chosen query: judged so (grade > 0) for it or for a query of equal text,
-    in any split, or having its text.
+    """Collect the known relevant documents of each chosen query.
+
+    They are judged so (grade > 0) in any split, for it or for a query of equal text, or have its text.
 
     Args:
         chosen: query ids.

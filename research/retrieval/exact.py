@@ -140,8 +140,10 @@ def _settle_tie(
 
 
 def _level_copies(scores: np.ndarray, positions: np.ndarray, docs: np.ndarray) -> None:
-    """Give equal documents one score, in place: in a matrix product their columns can differ in the last digit, by where they
-    lie and by which other queries are searched, and the order of a tie would depend on it.
+    """Give equal documents one score, in place.
+
+    In a matrix product their columns can differ in the last digit, by where they lie and by which other queries are searched,
+    and the order of a tie would depend on it.
 
     Args:
         scores, positions: (Q, K), scores descending.

@@ -1,4 +1,4 @@
-"""One ranking from several."""
+"""Fuses several rankings into one."""
 
 from collections.abc import Sequence
 

@@ -27,8 +27,11 @@ def device_name(device: torch.device) -> str:
 
 
 class Rows:
-    """embeddings.npy while it is written. The space is taken at the start, and rows go in by ordinary writes: a disk
-    that fills up under a memory map would kill the process with SIGBUS."""
+    """The file embeddings.npy while it is written.
+
+    The space is taken at the start, and rows go in by ordinary writes: a disk that fills up under a memory map would kill the
+    process with SIGBUS.
+    """
 
     def __init__(self, path: Path, count: int, dim: int, fresh: bool):
         self.path, self.row_bytes = path, dim * 4

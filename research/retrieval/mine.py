@@ -88,7 +88,7 @@ class Miner:
         for names, collection in parts:
             self.pipelines.append(Pipeline(collection, names, mining.cache, options))
             options = self.pipelines[-1].options  # what depends on the corpus is filled in, and said, once
-        judged = hash_strings(  # what has the query's text is named only where there is such a document
+        judged = hash_strings(  # documents with the query's text count only where there are some: earlier keys stay
             repr([query, sorted(of_query), sorted(shared), *([sorted(same)] if same else [])])
             for query, (of_query, shared, same) in mining.known.items()
         )

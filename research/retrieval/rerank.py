@@ -136,8 +136,10 @@ def say_cut_pairs(cut: CutCount, model: Reranker, name: str, of: str = "", optio
 
 
 def _logits(model: Reranker, batch: dict) -> np.ndarray:
-    """(B,) logits. A model whose texts must have equally many end tokens (BART, T5) reads each pair by itself where a document
-    spells one."""
+    """Compute (B,) logits of a batch.
+
+    A model whose texts must have equally many end tokens (BART, T5) reads each pair by itself where a document spells one.
+    """
     try:
         return model(**batch).cpu().numpy()
     except ValueError as error:

@@ -88,7 +88,7 @@ def retrieve(retrieval: Retrieval, measure: Measure) -> dict[str, Scores]:
         UserError: a model that does not fit, a folder in use, or a full disk.
     """
     pipeline = retrieval.pipeline(retrieval.data, retrieval.options.mix)
-    # what was wrong with the command has been said: from here on no other process may write into the folder
+    # the command is checked and its models are loaded: from here on no other process may write into the folder
     with exclusive(retrieval.out, wait=False):
         mix = None
         if (tuning := retrieval.tuning) is not None:

@@ -56,7 +56,7 @@ class Lexical:
         )
 
     def compute(self) -> tuple[Ranking, dict]:
-        """Build the index and search; the ranking and its facts."""
+        """Build the index and search; return the ranking and its facts."""
         start = time.perf_counter()
         index = self._index()
         built = time.perf_counter()
@@ -77,8 +77,10 @@ class Lexical:
 
 
 class Dense:
-    """One dual encoder over the collection. The model is loaded when the stage is made, so that a bad one is refused
-    before anything is computed."""
+    """One dual encoder over the collection.
+
+    The model is loaded when the stage is made, so that a bad one is refused before anything is computed.
+    """
 
     why = "texts as vectors, so that meaning can match where words differ"
 
@@ -102,7 +104,7 @@ class Dense:
         self.key = hash_json(["dense", self.doc_key, query_key, *search, self.cosine])
 
     def compute(self) -> tuple[Ranking, dict]:
-        """Encode, index and search; the ranking and its facts."""
+        """Encode, index and search; return the ranking and its facts."""
         options, query_ids = self.options, list(self.texts.queries)
         store = self._documents()
         texts = list(self.texts.queries.values())
@@ -195,7 +197,7 @@ class Fused:
         self.key = hash_json(["rrf", *(part.key for part in parts), options.top_k])
 
     def compute(self, runs: list[Ranking], facts: list[dict]) -> tuple[Ranking, dict]:
-        """Fuse the rankings of the parts; the ranking and its facts."""
+        """Fuse the rankings of the parts; return the ranking and its facts."""
         start = time.perf_counter()
         fused = reciprocal_rank_fusion(runs, self.options.top_k)
         run = {query: fused[query] for query in self.texts.queries if query in fused}
@@ -216,7 +218,7 @@ class Reranked:
         self.key = hash_json(["rerank", before.key, *self.scorer.identity, options.depth, options.mix])
 
     def compute(self, before: Ranking, facts: dict) -> tuple[Ranking, dict]:
-        """Read and re-order the top of a ranking; the ranking and its facts."""
+        """Read and re-order the top of a ranking; return the ranking and its facts."""
         options, scorer = self.options, self.scorer
         pairs = sum(min(len(docs), options.depth) for docs in before.values())
         start = time.perf_counter()

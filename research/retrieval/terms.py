@@ -133,8 +133,10 @@ def _stretches() -> re.Pattern:
 
 @functools.cache
 def _marks() -> str:
-    """Return ranges of the characters that stand on letters: vowel signs of India's scripts, separate accents. To Python's \\w
-    they end a word."""
+    """Return ranges of the characters that stand on letters, which end a word to Python's \\w.
+
+    They are vowel signs of India's scripts, and accents that are separate characters.
+    """
     codes = [code for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(code)) in MARKS]
     first = [code for i, code in enumerate(codes) if i == 0 or codes[i - 1] != code - 1]
     last = [code for i, code in enumerate(codes) if i + 1 == len(codes) or codes[i + 1] != code + 1]

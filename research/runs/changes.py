@@ -1,4 +1,4 @@
-"""Mends that changed numbers: each says which configurations it touches, and so which finished runs are stale."""
+"""Fixes that changed numbers: each says which configurations it touches, and so which finished runs are stale."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ WRITES_ANSWERS = {"exact_match", "token_f1", "rouge_l"}
 
 
 class Change(NamedTuple):
-    """A mend that changes numbers.
+    """A fix that changed numbers.
 
     Attributes:
         name: of it.
@@ -214,4 +214,4 @@ COUNTED: dict[str, str] = {
     "known_by_text": "documents of queries of equal text, and copies of relevant ones, were taken for negatives",
     "equal_pairs": "pairs whose two answers are equal were trained on",
 }
-"""Mends whose reach the data tells: a fact that a DataModule counts since → what was wrong where there is any."""
+"""Fixes whose reach the data tells: a fact that a DataModule has counted since → what was wrong where there is any."""

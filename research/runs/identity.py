@@ -3,7 +3,7 @@
 The id is the hash of the resolved configuration, the base model's hash and the data's facts, in a form that stays:
 
 - an option at its default is no part of it. The options in known_options.json were there before this rule: they are always
-  spelled, so that the ids of before stay. A default that changes is then named (SINCE keeps the first one);
+  spelled, so that earlier ids stay. A default that changes is then named (SINCE keeps the first one);
 - what says how a thing is computed (devices at an equal global batch, the faster parts of a CPU, chunks) has one spelling;
 - where things lie is left out: the hashes of what is there stand in.
 

@@ -35,7 +35,7 @@ HEAD = MADE + "{source}`: change that file, not this one.\n"
 
 
 def compile_file(file: Path, out: Path | None = None, check: bool = False) -> int:
-    """Write the plain sweeps of a source, or say where they differ from those that are there; the exit code.
+    """Write the plain sweeps of a source, or say where they differ from those that are there; return the exit code.
 
     Args:
         file: the source.

@@ -20,7 +20,7 @@ from research.sweeps.trainer import Program
 
 
 def finish_array(sweep: Sweep, program: Program, folder: Path, plan: Path, round: int, options: str, seed: int = 0) -> int:
-    """Submit what is missing again, or write the report; the exit code.
+    """Submit what is missing again, or write the report; return the exit code.
 
     Args:
         sweep: see spec.

@@ -24,7 +24,7 @@ Describe = Callable[[list[str]], Description]
 """A command → what it would compute; raises UserError where the command would end in one."""
 
 
-WARNING = "warning:"  # begins what a point is warned of
+WARNING = "warning:"  # how a warning of a point begins
 
 
 class Problem(NamedTuple):

@@ -25,7 +25,7 @@ from research.types import Json
 def show_plan(
     sweep: Sweep, program: Program, seed: int = 0, measure: int | None = None, kinds: int | None = None, as_json: bool = False
 ) -> int:
-    """Check every point, write the plan and print it; the exit code.
+    """Check every point, write the plan and print it; return the exit code.
 
     Args:
         sweep: see spec.

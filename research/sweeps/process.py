@@ -19,10 +19,10 @@ from research.runs.disk import disk_errors
 from research.sweeps.command import ours
 
 ERROR_CHARACTERS = 400
-GRACE = 60  # seconds that what a foreign command has started gets to end, once it was told to
+GRACE = 60  # seconds that the processes of a foreign command get to end after a signal
 
 _children: list[subprocess.Popen] = []
-stop_signals: list[int] = []  # that this process got
+stop_signals: list[int] = []  # those that this process got
 
 
 def run_command(

@@ -45,7 +45,7 @@ def run_sweep(
     retry: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Run what is missing, failed or was stopped, on this machine; the exit code.
+    """Run what is missing, failed or was stopped, on this machine; return the exit code.
 
     Args:
         sweep: see spec.
@@ -95,7 +95,7 @@ def run_workers(
     threads: int,
     metric: str | None = None,
 ) -> int:
-    """Run what is to be run with `workers` processes; 0 when all points are done, 85 or 130 when stopped, else 1.
+    """Run what is to be run with `workers` processes; return 0 when all points are done, 85 or 130 when stopped, else 1.
 
     Args:
         folder: of the sweep.

@@ -100,7 +100,7 @@ def grow(folder: Path, sweep: Sweep, seed: int, describe: Describe) -> PlannedPo
         tried = [_tried(planned, standings[planned.point]) for planned in points]
         known = {planned.point for planned in points}
         for attempt in range(TRIES):
-            # the first try is the proposal; after one that is not new, or that the guard refuses, the dice decide
+            # the first try is the proposal; after one that is not new, or that the guard refuses, points are drawn at random
             draw = propose(sweep, seed, tried) if attempt == 0 else rolled(sweep, f"{seed} {len(points)} {attempt}")
             values = values_of(sweep, draw)
             try:

@@ -90,7 +90,7 @@ def finish_script(of: Submission, array: str, round: int, options: Options) -> s
 
 
 def submit(of: Submission, indices: list[int], options: Options, round: int = 1) -> tuple[str, str]:
-    """Hand both scripts to SLURM; the job ids.
+    """Hand both scripts to SLURM; return the job ids.
 
     Raises:
         UserError: there is no sbatch, or it refuses.
@@ -106,7 +106,7 @@ def submit(of: Submission, indices: list[int], options: Options, round: int = 1)
 
 
 def submit_agents(sweep: Sweep, folder: Path, target: Target, count: int, options: Options) -> str:
-    """Hand the script of the agents to SLURM; the job's id.
+    """Hand the script of the agents to SLURM; return the job's id.
 
     Raises:
         UserError: there is no sbatch, or it refuses.

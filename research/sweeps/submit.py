@@ -63,7 +63,7 @@ def options_from(values: Mapping[str, object]) -> Options:
 
 
 def submit_sweep(sweep: Sweep, program: Program, options: Options) -> int:
-    """Hand what is to be run to a cluster; the exit code.
+    """Hand what is to be run to a cluster; return the exit code.
 
     Raises:
         UserError: options that do not go together, a point that cannot be run, or a cluster that refuses.
@@ -136,7 +136,7 @@ def _submit_array(sweep: Sweep, program: Program, options: Options) -> int:
 
 
 def _submit_agents(sweep: Sweep, program: Program, options: Options) -> int:
-    """Submit as many agents as the sweep has trials; the exit code."""
+    """Submit as many agents as the sweep has trials; return the exit code."""
     of = target(options.wandb)
     count = _trials(sweep, options.count)
     _check_trials(sweep, program, options.seed)
@@ -185,7 +185,7 @@ def _check_trials(sweep: Sweep, program: Program, seed: int) -> None:
 
 
 def _write_job(sweep: Sweep, program: Program, options: Options) -> int:
-    """Write the Job of what is to be run, for `kubectl apply`; the exit code."""
+    """Write the Job of what is to be run, for `kubectl apply`; return the exit code."""
     for name, example in (("image", "IMAGE"), ("claim", "NAME:/path")):
         if not getattr(options.pods, name):
             raise UserError(

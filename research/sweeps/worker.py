@@ -39,7 +39,7 @@ def run_worker(
     index: int | None = None,
     of: str | None = None,
 ) -> int:
-    """Run the points of a plan or a search, or the one of a cluster's task; the exit code.
+    """Run the points of a plan or a search, or the one of a cluster's task; return the exit code.
 
     Args:
         sweep: see spec.
@@ -154,7 +154,7 @@ def work(
     variables: dict[str, str],
     outcome: Callable[[PlannedPoint], dict[str, object]] = lambda planned: {},
 ) -> int:
-    """Run all that is to be run, until nothing is left or this process is told to stop; the exit code."""
+    """Run all that is to be run, until nothing is left or this process is told to stop; return the exit code."""
     with stoppable():
         for planned in points:
             code = None if stop_signals else run_point(ledger, planned, run, variables, outcome)

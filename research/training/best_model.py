@@ -101,8 +101,10 @@ class BestModel(L.Callback):
         self.finish(trainer, module)
 
     def catch_up(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Validate where a training ended that was stopped after its last step and before its last validation: going on from
-        there, Lightning trains nothing, and validates nothing."""
+        """Validate a training that was stopped after its last step and before its last validation.
+
+        Resumed there, Lightning trains nothing, and validates nothing.
+        """
         if trainer.global_step and self.validated != trainer.global_step and self._can_validate(trainer):
             trainer.validate(module, datamodule=trainer.datamodule, verbose=False)
 

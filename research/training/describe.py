@@ -130,8 +130,10 @@ def _check_metric(metric: str, module: L.LightningModule, data: L.LightningDataM
 
 
 def _canonical(resolved: dict) -> dict:
-    """The configuration with LoRA's alpha and rsLoRA as the one number that they make, the scale of the update; names that
-    have no order are in one."""
+    """Return the configuration in a form that is equal for configurations that compute the same function.
+
+    LoRA's alpha and rsLoRA are the one number that they make, the scale of the update; sets of names are sorted.
+    """
     values = what_is_computed(json.loads(json.dumps(resolved)))
     adapter = values["model"]["init_args"].get("adapter")
     inner = adapter.get("init_args") or {} if isinstance(adapter, dict) else {}

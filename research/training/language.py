@@ -131,7 +131,7 @@ class Language:
         return hash_json([self.base_hash, self.policy.adapter_hash if self.continued else None])
 
     def check(self, max_length: int, packing: bool) -> None:
-        """Run the guard with what the data are.
+        """Check the data's lengths and packing against the model.
 
         Raises:
             UserError: lengths beyond the context, or packing with virtual tokens.

@@ -108,8 +108,10 @@ def _leaves(name: str, value: object) -> list[str]:
 
 
 def _with_nulls(argv: list[str]) -> list[str]:
-    """`--model.optimisation.clip null` as `--model.optimisation={clip: null}`: jsonargparse takes the null of a dataclass
-    within a class for the string "None"."""
+    """Rewrite `--model.optimisation.clip null` as `--model.optimisation={clip: null}`.
+
+    jsonargparse takes the null of a dataclass within a class for the string "None".
+    """
     joined: list[str] = []
     for arg in argv:
         if arg == "null" and joined and re.fullmatch(r"--[\w.]+", joined[-1]):

@@ -90,7 +90,7 @@ def rate(step: int, steps: int, warmup: int, decay: str) -> float:
     Args:
         step: optimizer steps already taken, 0 to steps − 1.
         steps: of the whole training.
-        warmup: steps over which the factor rises linearly; step 0 then has 1/warmup... of it, never 0.
+        warmup: steps over which the factor rises linearly, from 1 / (warmup + 1) at step 0.
         decay: "linear" to 0, "cosine" to 0, or "constant".
 
     Returns:

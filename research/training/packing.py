@@ -1,7 +1,7 @@
 """Batch layouts that save time, with tests whether a model gives the same numbers in them.
 
 Several texts in one row need attention that can be masked at will and positions that are given: most decoders have both; ALiBi,
-recurrent states, convolutions and attention sinks do not. So it is asked of the model itself, on a few tokens, before training.
+recurrent states, convolutions and attention sinks do not. So the model itself is tried, on a few tokens, before training.
 """
 
 from collections.abc import Callable

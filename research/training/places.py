@@ -15,7 +15,7 @@ from research.types import Json
 DATA = ("train", "val", "test", "other", "corpus_file", "queries_file")
 """Options of our data that name files, folders or sources."""
 COMMAND = "research.data.candidates.CandidateData"
-"""Says itself how candidates that are not there are made."""
+"""A class that itself says how candidates that are not there are made."""
 
 
 def values_of(files: Mapping[str, dict], typed: list[tuple[str, str]]) -> dict[str, Json]:

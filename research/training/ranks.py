@@ -6,7 +6,16 @@ import torch
 
 
 def all_gather_rows(module: L.LightningModule, mine: np.ndarray, count: int) -> np.ndarray:
-    """Gather the rows of all ranks in their common order."""
+    """Gather the rows of all ranks in their common order.
+
+    Args:
+        module: knows the ranks.
+        mine: (n, …) of this rank: every world_size-th row, from its rank on.
+        count: rows of all ranks.
+
+    Returns:
+        (count, …).
+    """
     world = module.trainer.world_size
     if world == 1:
         return mine

@@ -133,8 +133,10 @@ def _load_part(path: Path, rows: list[dict]) -> np.ndarray | None:
 
 
 def _fits(module: L.LightningModule, parts: dict[str, list[dict]], folder: Path) -> bool:
-    """Return whether what the cache holds is what this model gives, by one pair or more of each part that is there: one that
-    something else has filled, whatever the key does not know, is not believed."""
+    """Return whether this model gives what the cache holds, by one pair or more of each part that is there.
+
+    A cache that was filled by something that the key does not record is not believed.
+    """
     cached, rows = [], []
     for file, part_rows in parts.items():
         values = _load_part(folder / file, part_rows)

@@ -118,7 +118,7 @@ class Resume(Checkpoint):
 
     def _on_signal(self, number: int, frame) -> None:
         if self.signal is not None and number == signal.SIGINT:
-            raise Stopped(number)  # asked twice: at once, back to the checkpoint before
+            raise Stopped(number)  # the second Ctrl-C: stop at once, back to the last checkpoint
         self.signal = number
         say(f"signal {signal.Signals(number).name}: stopping after this step, with a checkpoint")
 
@@ -200,7 +200,7 @@ def _record(folder: Path, name: str, step: int) -> None:
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Remove what only an unfinished run needs, its list first: what stays behind a kill is then no checkpoint."""
+    """Remove what only an unfinished run needs, its list first: files that a kill leaves behind are then no checkpoints."""
     paths = sorted(folder.glob("step-*.ckpt"))
     size = sum(path.stat().st_size for path in paths)
     for path in (folder / CHECKPOINTS, *paths):

@@ -41,7 +41,7 @@ from research.training.trainer import make_trainer, restored_process
 from research.training.wandb_run import exit_code, summarise, tracker_of
 
 Watchers = Callable[[Path], list[L.Callback]]
-"""Run folder → callbacks that somebody else has a training watched by: its sweep, or who measures its speed."""
+"""Run folder → further callbacks of a training: those of its sweep, or of a measurement of its speed."""
 
 
 @configuration.own_names()
@@ -68,7 +68,7 @@ def validate(args: argparse.Namespace) -> int:
 
 
 def test(args: argparse.Namespace) -> int:
-    """Measure the same on the test data."""
+    """Measure a run's best model on the test data; if none is trained yet, the model that the configuration names."""
     return _measure(args, "test")
 
 

@@ -34,8 +34,8 @@ def has_finished(out: Path, resolved: dict) -> bool:
     except UserError as error:
         raise UserError(f"{error} Or name another folder by --out, or delete {out}.") from None
     if isinstance(earlier.get("trainer"), dict):
-        take_normal_form(earlier["trainer"])  # of before there was one
-    # a point's id stands for what lies there, however its place is spelled
+        take_normal_form(earlier["trainer"])  # earlier versions had none
+    # of a sweep's point the id has the hashes of its files, wherever they lie
     passed_over = PATHS if "TANDEM_POINT" in os.environ else ()
     pairs = {name: pair for name, pair in differences(earlier, resolved).items() if name not in passed_over}
     changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in pairs.items()]

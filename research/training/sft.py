@@ -130,7 +130,7 @@ class SFTModule(LanguageModule):
 
 
 def labelled_tokens(chunk: dict[str, Tensor]) -> int:
-    """Compute the token losses of a chunk; the first token of a row has no prediction."""
+    """Count the token losses of a chunk; the first token of a row has no prediction."""
     return int((chunk["labels"][:, 1:] != IGNORE).sum())
 
 

@@ -12,7 +12,7 @@ from research.errors import INTERRUPTED, PREEMPTED
 from research.progress import say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-AGAIN = 0.05  # seconds
+AGAIN = 0.05  # seconds after which a signal that came during an import is sent again
 
 
 class Stopped(BaseException):  # as KeyboardInterrupt: no `except Exception` on the way may keep it

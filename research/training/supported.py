@@ -1,5 +1,8 @@
-"""What of Lightning the optimisation here goes with: judged by the classes that a configuration names, and by what the
-Trainer is once it is made, since plugins, strategies and callbacks bring in what no option of its own says."""
+"""Refuses parts of Lightning that the optimisation here does not support.
+
+They are judged by the classes that a configuration names, and by the Trainer once it is made, since plugins, strategies and
+callbacks bring in what no option of its own says.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -79,8 +82,9 @@ def check_trainer(trainer: L.Trainer) -> None:
 
 
 def check_monitors(trainer: L.Trainer, directions: Mapping[str, Direction | None]) -> None:
-    """Refuse early stopping on what is never measured, which would end the training after its first validation, or on the
-    wrong side.
+    """Refuse early stopping on what is never measured, or on the wrong side.
+
+    The former would end the training after its first validation.
 
     Args:
         trainer: with all its callbacks.

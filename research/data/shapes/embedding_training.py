@@ -12,8 +12,10 @@ PAIR, SET = ["a bee", "bees make honey", "flour is ground"], {"set": ["a bee", "
 
 
 def unfolded(row: Json) -> Iterator[dict]:
-    """Yield the rows of columns that a row stands for: of an array one; of a set one a text, with all others as positives; of
-    LlamaIndex's object one a query; any other row is its own.
+    """Yield the rows of columns that a row stands for.
+
+    An array is one row; a set one for each text, with all others as its positives; LlamaIndex's object one for each query; any
+    other row is its own.
 
     Raises:
         BadRow: an array or set that is not of two texts or more.

@@ -27,8 +27,10 @@ LISTS = ("docs", "documents", "passages", "texts", "responses")
 
 
 def columns_of_graded(row: dict, positive_from: float | None) -> Columns | None:
-    """Map roles to columns, by names that are in use; None where a query, a document or a label is not there. A score beside a
-    column that is called positive counts only where `positive_from` asks for it."""
+    """Map roles to columns, by names that are in use; None where a query, a document or a label is not there.
+
+    A score beside a column that is called positive counts only where `positive_from` asks for it.
+    """
     label = next((name for name in LABEL if name in row), None)
     listed = next((name for name in LISTS if isinstance(row.get(name), list)), None)
     columns = columns_of(row if listed is None else row | {"positive": ""})
@@ -43,6 +45,8 @@ def read(row: dict, columns: Columns, positive_from: float | None) -> Triplets:
     """Read one row: documents whose label is high enough are positives, the others negatives.
 
     Args:
+        row: the row.
+        columns: role → column.
         positive_from: least label of a positive; None takes the labels 0 (or −1) and 1.
 
     Raises:

@@ -98,7 +98,10 @@ def by_text(
     """Make a row from texts without ids.
 
     Args:
-        scores: of texts.
+        query: its text.
+        positives, negatives: texts of documents.
+        scores: text → the teacher's score.
+        query_id: None takes the hash of the query's text.
 
     Raises:
         BadRow: no positive, or a text that is positive and negative.

@@ -17,7 +17,8 @@ def is_triples(path: Path, columns: list[str]) -> bool:
     """Return whether a .tsv file begins with a row instead of a header.
 
     Args:
-        columns: what a header could name, beside the names that shapes know.
+        path: of the file.
+        columns: names that a header could have.
     """
     if not path.name.lower().removesuffix(".gz").endswith(".tsv") or not path.is_file():
         return False

@@ -62,8 +62,10 @@ class SharedCast:
 
 
 def bound_memory() -> None:
-    """Tensors from 16 MiB on go back to the system when they are freed, smaller ones stay with the process, and oneDNN keeps
-    128 kernels.
+    """Bound the memory of a training: how much the allocator and oneDNN keep.
+
+    Tensors from 16 MiB on go back to the system when they are freed, smaller ones stay with the process, and oneDNN keeps 128
+    kernels.
 
     Batches of ever new shapes otherwise leave holes, and a kernel each: 3.9 GB after 17 steps of a cross-encoder against
     3.0, at the same speed; with 4 MiB 2.9 GB, but 1.25 times as slow, since fresh memory is zeroed page by page (LOG.md).

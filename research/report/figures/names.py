@@ -25,8 +25,10 @@ def brief(names: Iterable[str], most: int = LONGEST) -> dict[str, str]:
 
 
 def _cuts(names: list[str], most: int) -> Iterator[list[list[tuple[int, int]]]]:
-    """Yield ways to shorten all of the names: for each the stretches that stay. First head and tail, cut near the middle; then
-    head, a window near the first difference, and tail."""
+    """Yield ways to shorten all of the names: for each name the spans of it that stay.
+
+    First head and tail, cut near the middle; then head, a window near the first difference, and tail.
+    """
     for k in sorted(range(1, most - 1), key=lambda k: abs(k - most // 2)):
         yield [[(0, k), (len(name) - (most - 1 - k), len(name))] for name in names]
     head, tail = most // 8, most // 4
