@@ -26,7 +26,7 @@ WIDTH, WIDEST = 80, 10_000  # columns, where there is no terminal; of --wide
 
 
 def show_status(sweep: Sweep, seed: int = 0, wide: bool = False, as_json: bool = False) -> int:
-    """Print where each point stands; 0.
+    """Print where each point stands; return 0.
 
     Args:
         sweep: see spec.
@@ -61,7 +61,7 @@ def show_status(sweep: Sweep, seed: int = 0, wide: bool = False, as_json: bool =
 
 
 def _show_runs(sweep: Sweep, folder: Path, as_json: bool) -> int:
-    """Count the runs of a sweep without a plan, whose points W&B's server or a search proposes one by one; 0."""
+    """Count the runs of a sweep without a plan, whose points W&B's server or a search proposes one by one; return 0."""
     runs = [path for path in sorted(folder.iterdir()) if RunFolder(path).is_training] if folder.is_dir() else []
     finished = sum(map(is_finished, runs))
     if as_json:

@@ -40,7 +40,7 @@ class Group(NamedTuple):
 
 
 def print_options(args: argparse.Namespace) -> int:
-    """Print every option with its value in this configuration: the model's, the data's, the run's, the trainer's; 0.
+    """Print every option with its value in this configuration: the model's, the data's, the run's, the trainer's; return 0.
 
     Args:
         args: as arguments.parse gives them, with a configuration and --help.
