@@ -16,7 +16,7 @@ from typing import NoReturn
 from research import __version__
 from research.errors import INTERRUPTED, WRONG_INPUT, UserError, suggest
 from research.runs.disk import disk_error
-from research.training.stop import Stopped, end_of
+from research.training.stop import Stopped, say_stopped
 
 VERBS = {
     "fit": "train what a configuration says: dual encoder, cross-encoder, SFT, DPO",
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_INPUT
     except Stopped as stopped:  # before fit had something to save
-        return end_of(stopped)
+        return say_stopped(stopped)
     except KeyboardInterrupt:
         print("interrupted; finished parts are kept, the same command goes on from there", file=sys.stderr)
         return INTERRUPTED

@@ -16,12 +16,12 @@ from research.data.conversations import (
 from research.types import Json
 
 SYSTEMS = ("system", "system_prompt", "system_message")
-BESIDE = (*SYSTEMS, "history", "tools", "chat_template_kwargs")
+OTHER_COLUMNS = (*SYSTEMS, "history", "tools", "chat_template_kwargs")
 FUNCTIONS = "functions"  # OpenAI's older name of tools; other data have a column of that name
-SEEN_OR_HEARD = ("image", "images", "video", "videos", "audio", "audios")  # columns of rows that are not text alone
+MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")  # columns of rows that are not text alone
 
 
-def take_beside(row: dict, shaped: dict, used: set[str]) -> tuple[dict, set[str]]:
+def add_other_columns(row: dict, shaped: dict, used: set[str]) -> tuple[dict, set[str]]:
     """Return the row in its form; if that is a conversation, with the system text, earlier turns and tools of other columns.
 
     Raises:
@@ -52,17 +52,17 @@ def take_beside(row: dict, shaped: dict, used: set[str]) -> tuple[dict, set[str]
     return shaped, used
 
 
-def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
+def refuse_other_columns(row: dict, shaped: dict, used: set[str]) -> None:
     """Refuse a row with columns that its form has no place for.
 
     Raises:
         Malformed: the row says more than its form can hold.
     """
-    for name in (*BESIDE, *SEEN_OR_HEARD):
+    for name in (*OTHER_COLUMNS, *MEDIA_COLUMNS):
         if name not in row or name in used or says_nothing(row[name]):
             continue
         value = f"the row has {name} {shown(row[name])}"
-        if name in SEEN_OR_HEARD:
+        if name in MEDIA_COLUMNS:
             raise Malformed(
                 f"{value}, expected text alone: nothing else is read here", "unread", f"Leave the column {name} out"
             )

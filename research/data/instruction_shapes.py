@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from research import prompts
-from research.data.beside import BESIDE, take_beside
+from research.data.beside import OTHER_COLUMNS, add_other_columns
 from research.data.conversations import (
     Malformed,
     check_types,
@@ -41,7 +41,7 @@ def read_instruction(row: dict) -> Shaped:
             "unknown form",
             "Rename the keys, or name them in data.columns",
         )
-    shaped, used = take_beside(row, *shape(row))
+    shaped, used = add_other_columns(row, *shape(row))
     for mark in UNDESIRED:
         if _is_undesired(row.get(mark)) and "text" not in shaped:
             raise Malformed(
@@ -49,7 +49,7 @@ def read_instruction(row: dict) -> Shaped:
                 "undesired",
                 f"Leave such rows out, or the column {mark} where it means something else",
             )
-    for name in set(shaped) - set(BESIDE):
+    for name in set(shaped) - set(OTHER_COLUMNS):
         check_value(name, shaped[name], "expected some text to learn", needed=name != "prompt")
     return shaped, used
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from research.data.beside import BESIDE, named, refuse_beside, says_nothing
+from research.data.beside import OTHER_COLUMNS, named, refuse_other_columns, says_nothing
 from research.data.conversations import Malformed, is_conversation
 from research.data.rows import BadRows
 from research.errors import UserError, suggest
@@ -69,7 +69,7 @@ def shape_rows(
             cells = {key: value for key, value in cells.items() if key not in columns.values()} | mapped
         try:
             shaped, used = read(cells)
-            refuse_beside(cells, shaped, used)
+            refuse_other_columns(cells, shaped, used)
         except Malformed as error:
             if missing:
                 role, column = next(iter(missing.items()))
@@ -82,7 +82,7 @@ def shape_rows(
         if columns:
             filled |= {role for role, value in mapped.items() if not says_nothing(value)}
             taken |= used
-        form = {name: is_conversation(value) for name, value in shaped.items() if name not in BESIDE}
+        form = {name: is_conversation(value) for name, value in shaped.items() if name not in OTHER_COLUMNS}
         first = first or form
         # one row of preferences may say its prompt, and the next one begin with it
         if _kind(form) != _kind(first):

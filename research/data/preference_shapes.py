@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from research import prompts
-from research.data.beside import BESIDE, take_beside
+from research.data.beside import OTHER_COLUMNS, add_other_columns
 from research.data.chat_tokens import common_length, extract_prompt
 from research.data.conversations import (
     Malformed,
@@ -47,9 +47,9 @@ def read_preference(row: dict) -> Shaped:
         raise Malformed("prompt, chosen and rejected are of two kinds, expected all texts or all lists of messages")
     shaped, used = next(shape for fits, shape in SHAPES if fits(row))(row)
     used = used | {*SIDES}
-    if "prompt" not in shaped and is_conversation(shaped["chosen"]) and any(row.get(name) for name in BESIDE):
+    if "prompt" not in shaped and is_conversation(shaped["chosen"]) and any(row.get(name) for name in OTHER_COLUMNS):
         shaped = extract_prompt(shaped)
-    shaped, used = take_beside(row, shaped, used)
+    shaped, used = add_other_columns(row, shaped, used)
     for name in ("prompt", *SIDES) if "prompt" in shaped else SIDES:
         check_value(name, shaped[name], "expected an answer", needed=name != "prompt", last=name in SIDES)
     if shaped["chosen"] == shaped["rejected"]:
@@ -126,7 +126,7 @@ def common_texts(row: dict) -> Shaped:
     """Read Anthropic's shape: two texts, whose common beginning is the prompt; no other column may hold text of the row."""
     texts = [text_of(side, row[side]) for side in SIDES]
     for name, value in row.items():
-        spoken = isinstance(value, str) and len(value.split()) > 1 and name not in (*SIDES, *BESIDE)
+        spoken = isinstance(value, str) and len(value.split()) > 1 and name not in (*SIDES, *OTHER_COLUMNS)
         if spoken and not all(value.strip() in text for text in texts):
             raise Malformed(
                 f"the row has no prompt and the text {name!r} ({shown(value)}), expected {FORMS}",
@@ -155,7 +155,7 @@ def _has_raw_texts(row: dict) -> bool:
     return not any(is_conversation(row.get(name, [])) for name in ("prompt", *SIDES))
 
 
-def _goes_on(row: dict) -> bool:
+def _continues(row: dict) -> bool:
     """Return whether a conversation is the prompt that the sides continue, and not their own beginning."""
     return _conversation_column(row) is not None and (not is_conversation(row["chosen"]) or not _common(_answers(row)))
 
@@ -183,7 +183,7 @@ SHAPES: tuple[tuple[Callable[[dict], bool], Callable[[dict], Shaped]], ...] = (
     (_has_raw_texts, raw_texts),
     (lambda row: is_conversation(row.get("prompt")), messages),
     (lambda row: _question_column(row) is not None, question),
-    (_goes_on, conversation),
+    (_continues, conversation),
     (lambda row: is_conversation(row["chosen"]), common_messages),
     (lambda row: True, common_texts),
 )

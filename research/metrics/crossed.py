@@ -74,9 +74,9 @@ def seeds_and_queries_test(a: np.ndarray, b: np.ndarray, level: float = 0.95) ->
     if 1 in seeds:
         return untestable(difference, seeds, ONE_SEED)
     per_query = _over_seeds(b) - _over_seeds(a)  # (Q,)
-    spread = [x for x in (a, b) if x.ndim == 2]
-    parts = [(float(x.mean(axis=1).var(ddof=1)) / x.shape[0], x.shape[0] - 1) for x in spread]
-    u_s, u_q, u_e = sum(u for u, _ in parts), float(per_query.var(ddof=1)) / queries, sum(map(_residual, spread))
+    seeded = [x for x in (a, b) if x.ndim == 2]
+    parts = [(float(x.mean(axis=1).var(ddof=1)) / x.shape[0], x.shape[0] - 1) for x in seeded]
+    u_s, u_q, u_e = sum(u for u, _ in parts), float(per_query.var(ddof=1)) / queries, sum(map(_residual, seeded))
     if negligible(math.sqrt(u_s), a, b):
         u_s = 0.0
     w_q = max(0.0, u_q - min(u_e, u_s))
@@ -98,7 +98,7 @@ def seeds_and_queries_test(a: np.ndarray, b: np.ndarray, level: float = 0.95) ->
         p=_p(abs(difference) / error, weights),
         error=error,
         df=NAN,
-        g=standardised(*means) if spread else NAN,
+        g=standardised(*means) if seeded else NAN,
         seeds=seeds,
         note=note,
     )

@@ -4,7 +4,7 @@ Two noise floors, often confused. The *critical* difference is the smallest obse
 difference of that size is found only about half the time; the *detectable* difference is the true one that is found with
 the power asked for. At n = 3 and equal spreads the first is 2.3 spreads, the second 3.1.
 
-All of it takes the spread as known, while 3 seeds tell it to within a factor of .5 to 6 (`spread_interval`). So pool it
+All of it takes the spread as known, while 3 seeds tell it to within a factor of .5 to 6 (`sd_interval`). So pool it
 over a table's methods if they spread alike, and read the answers as orders of magnitude.
 Differences and spreads are in the metric's units; n counts the seeds of each method.
 """
@@ -34,7 +34,7 @@ class NoiseFloor(NamedTuple):
     alpha: float
 
 
-def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+def pooled_sd(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     """Compute the pooled standard deviation and its degrees of freedom, of methods that are assumed to have equal variance.
 
     sd = √(Σ (n_i − 1) s_i² / Σ (n_i − 1))
@@ -52,11 +52,11 @@ def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     return math.sqrt(sum((values.size - 1) * float(values.var(ddof=1)) for values in groups) / df), df
 
 
-def spread_interval(sd: float, df: int, level: float = 0.95) -> tuple[float, float]:
+def sd_interval(sd: float, df: int, level: float = 0.95) -> tuple[float, float]:
     """Compute the confidence interval of a standard deviation: sd · √(df / χ²_{df}), for normally distributed runs.
 
     Args:
-        sd: from `pooled_spread`, or of one method.
+        sd: from `pooled_sd`, or of one method.
         df: its degrees of freedom; n − 1 for one method.
         level: coverage.
     """
@@ -100,7 +100,7 @@ def noise_floor(sd: float, n: int, comparisons: int = 1, aimed_power: float = 0.
     """Compute both floors of a table whose methods have standard deviation `sd` and n seeds each.
 
     Args:
-        sd: > 0, from `pooled_spread`.
+        sd: > 0, from `pooled_sd`.
         n: ≥ 2.
         comparisons: of the table. With more than one, Holm's first step is taken (alpha / comparisons): what passes it is
             resolved whatever the others show.

@@ -248,9 +248,9 @@ def unequal(seeds: tuple[int, int]) -> str:
 
 def standardised(a: np.ndarray, b: np.ndarray) -> float:
     """Compute Hedges' g with the spread pooled over the sides that have one; NaN if neither has."""
-    spread = [x for x in (a, b) if x.ndim and x.size > 1]
-    nu = sum(x.size - 1 for x in spread)
-    pooled = math.sqrt(sum(float(x.var(ddof=1)) * (x.size - 1) for x in spread) / nu)
+    seeded = [x for x in (a, b) if x.ndim and x.size > 1]
+    nu = sum(x.size - 1 for x in seeded)
+    pooled = math.sqrt(sum(float(x.var(ddof=1)) * (x.size - 1) for x in seeded) / nu)
     return NAN if negligible(pooled, a, b) else _correction(nu) * float(b.mean() - a.mean()) / pooled
 
 

@@ -23,7 +23,7 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 # of PEFT's N(0, 1) keys and values; at 1 the loss of SmolLM2-135M starts at 8.9 instead of 3.7, at .1 at 3.9
 PREFIX_SCALE = 0.1
 ADAPTER_PARTS = ("lora_", "prompt_encoder.", "trainable_tokens_")  # of PEFT's names of parameters
-OWN = "model"  # as tokenizer_name_or_path: the tokenizer of the model that the adapter is put on
+MODEL_TOKENIZER = "model"  # as tokenizer_name_or_path: the tokenizer of the model that the adapter is put on
 
 
 class Parts(NamedTuple):
@@ -65,7 +65,7 @@ def attach(
     typed, config = config, check_names(config, model)  # a copy: PEFT writes into it
     values = plain(config)
     check(values, layers=layer_count(model), context=context_of(model), modules=linear_names(model), init_scale=init_scale)
-    if values.get("prompt_tuning_init") == "TEXT" and config.tokenizer_name_or_path in (None, OWN):
+    if values.get("prompt_tuning_init") == "TEXT" and config.tokenizer_name_or_path in (None, MODEL_TOKENIZER):
         config.tokenizer_name_or_path = tokenizer_folder
     if init_scale is None and values["peft_type"] == PREFIX and not values["prefix_projection"]:
         init_scale = PREFIX_SCALE

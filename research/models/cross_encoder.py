@@ -10,7 +10,7 @@ from research.errors import UserError
 from research.models.contents import ADAPTER_CONFIG, has_own_weights, read_config
 from research.models.cut import mark_cut
 from research.models.first_token import keep_first_token
-from research.models.folder import default_length, padded_length, position_count, stretches, unreadable
+from research.models.folder import default_length, padded_length, position_count, slices_within, unreadable
 from research.models.library import open_reranker
 from research.models.relevance import Relevance
 from research.models.sources import adapter_base
@@ -68,7 +68,7 @@ class CrossEncoder(nn.Module):
         gives them."""
         queries = [self.prompt + query for query in queries] if self.prompt else queries
         pairs: dict[str, list[list[int]]] = {}
-        for part in stretches([len(query) + len(doc) for query, doc in zip(queries, docs, strict=True)]):
+        for part in slices_within([len(query) + len(doc) for query, doc in zip(queries, docs, strict=True)]):
             some = queries[part], docs[part]
             encoded = self.tokenizer(
                 *some, truncation="longest_first", max_length=self.max_length, padding=False, return_attention_mask=False

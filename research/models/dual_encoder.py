@@ -17,7 +17,7 @@ from research.models.folder import (
     default_length,
     padded_length,
     position_count,
-    stretches,
+    slices_within,
     unreadable,
 )
 from research.models.guard import module_paths
@@ -82,7 +82,7 @@ class TextEncoder(nn.Module):
         prompt, limit = self.settings.prompt(role), self.settings.max_length(role)
         texts = [prompt + text for text in texts]
         ids: list[list[int]] = []
-        for part in stretches([len(text) for text in texts]):
+        for part in slices_within([len(text) for text in texts]):
             some = texts[part]
             encoded = self.tokenizer(
                 some, truncation=True, max_length=limit, padding=False, return_attention_mask=False, return_token_type_ids=False

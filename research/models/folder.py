@@ -191,7 +191,7 @@ def default_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
     return DEFAULT_LENGTH if limit >= NO_LIMIT else limit
 
 
-def stretches(sizes: Sequence[int], limit: int = TOKENIZE_CHARACTERS) -> Iterator[slice]:
+def slices_within(sizes: Sequence[int], limit: int = TOKENIZE_CHARACTERS) -> Iterator[slice]:
     """Yield consecutive slices whose sizes add up to `limit` at most, of one item at least.
 
     A tokenizer keeps what it cuts off from long texts until its call ends, so a call must not get many of them.

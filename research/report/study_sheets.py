@@ -5,7 +5,7 @@ import math
 import statistics
 
 from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pair, compare_paired_methods
-from research.metrics.planning import noise_floor, pooled_spread
+from research.metrics.planning import noise_floor, pooled_sd
 from research.metrics.seeds import summarise
 from research.report.factors import shown, some
 from research.report.notes import trained_on_notes
@@ -231,7 +231,7 @@ def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool
     weak = dict.fromkeys(pair.comparison.note for pair in pairs.values() if pair.comparison.note)
     notes += [f"{note[0].upper()}{note[1:]}." for note in weak]
     spread = [list(group.values.values()) for group in study.groups if len(group.values) > 1]
-    sd = pooled_spread(spread)[0] if spread else 0.0
+    sd = pooled_sd(spread)[0] if spread else 0.0
     if sd > 0 and not paired:  # pairs have a spread of their own
         n = statistics.mode(map(len, spread))
         floor = noise_floor(sd, n, len(pairs), alpha=ALPHA)

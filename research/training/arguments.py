@@ -64,8 +64,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     check_names(sections, written, typed, parser.prog)
     asked = {name: bool({*flags} & {*argv}) for name, flags in (("json", ("--json",)), ("help", HELP))}
     argv = [*argv, *trainer_options(device)]
-    goes_on = bool(written) and "out" not in dict(typed)
-    own = {"argv": argv, "prog": parser.prog, "device": device, "goes_on": goes_on, "values": values_of(sections, typed)}
+    resumes = bool(written) and "out" not in dict(typed)
+    own = {"argv": argv, "prog": parser.prog, "device": device, "resumes": resumes, "values": values_of(sections, typed)}
     return argparse.Namespace(run=parser.get_default("run"), **own, **asked)
 
 

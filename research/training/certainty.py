@@ -63,18 +63,18 @@ def doubts(metric: str, best: int, checkpoints: Mapping[int, Values], untrained:
         return warnings
     others = {step: values for step, values in checkpoints.items() if step != best and values.keys() == chosen.keys()}
     count, steps = f"{len(chosen):,} examples", ", ".join(map(str, sorted(others)))
-    if others and not any(_is_told(chosen, values) for values in others.values()):
+    if others and not any(_differs(chosen, values) for values in others.values()):
         warnings.append(
             f"the validation's {count} are too few to choose a model by {metric}: step {best} is kept, and within chance of "
             f"{'each other checkpoint' if len(others) > 1 else 'the other checkpoint'} (step {steps}). Validate on more, or "
             "fix the number of steps beforehand"
         )
-    if untrained is not None and untrained.keys() == chosen.keys() and not _is_told(chosen, untrained):
+    if untrained is not None and untrained.keys() == chosen.keys() and not _differs(chosen, untrained):
         warnings.append(f"on the validation's {count} the change in {metric} since the untrained model is within chance")
     return warnings
 
 
-def _is_told(a: Values, b: Values) -> bool:
+def _differs(a: Values, b: Values) -> bool:
     difference = np.array([a[name] - b[name] for name in a])
     if not np.isfinite(difference).all():
         return True

@@ -63,7 +63,7 @@ def check_classes(config: jsonargparse.Namespace) -> None:
         )
 
 
-def check_options(config: jsonargparse.Namespace) -> None:
+def check_class_options(config: jsonargparse.Namespace) -> None:
     """Refuse a model name and options that are wrong whatever the weights and the data are.
 
     Raises:

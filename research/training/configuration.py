@@ -22,12 +22,12 @@ from research.ranges import PositiveInt, Seed
 from research.runs.folder import RunFolder
 from research.runs.layout import CONFIG, PROVENANCE
 from research.training.checks import check_nulls, check_values
-from research.training.monitor import says_more
+from research.training.monitor import is_mode_needed
 from research.training.normal_form import as_written, in_order, take_enum_defaults, take_normal_form
 from research.training.option_names import LEFT_OUT, RUN_OPTIONS
 from research.training.parser_errors import explained
 
-OWN_NAMES = {
+OPTION_NAMES = {
     "--skip-bad-rows": "--data.skip_bad_rows true",
     "--reranker-max-length": "--model.max_length",
     "--max-length": "--model.query_max_length or --model.doc_max_length",
@@ -63,7 +63,7 @@ def read(args: argparse.Namespace) -> tuple[jsonargparse.Namespace, dict]:
     check_values(config)
     take_enum_defaults(config.trainer)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
-    unsaid = () if says_more(config) else ("mode",)
+    unsaid = () if is_mode_needed(config) else ("mode",)
     return config, {name: value for name, value in values.items() if name not in ("config", "json", *unsaid)}
 
 
@@ -108,12 +108,12 @@ def _parser(prog: str) -> jsonargparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def own_names() -> Iterator[None]:
+def renamed_options() -> Iterator[None]:
     """Make messages name these verbs' options in their cures."""
     try:
         yield
     except UserError as error:
         text = str(error)
-        for theirs, ours in OWN_NAMES.items():
+        for theirs, ours in OPTION_NAMES.items():
             text = text.replace(theirs, ours)
         raise UserError(text) from error

@@ -14,7 +14,7 @@ from research.training.base import TrainingModule
 from research.training.invariants import Difference
 
 
-def say_what(config: jsonargparse.Namespace, module: TrainingModule, data: L.LightningDataModule, trainer: L.Trainer) -> None:
+def say_start(config: jsonargparse.Namespace, module: TrainingModule, data: L.LightningDataModule, trainer: L.Trainer) -> None:
     """Print what is about to be trained, on which data and devices."""
     facts = data.describe()
     counts = ", ".join(f"{value:,} {name}" for name, value in facts.items() if isinstance(value, int))
@@ -48,7 +48,7 @@ def _say_trained(facts: dict) -> None:
     )
 
 
-def say_kept(folder: Path, module: TrainingModule, doubts: list[str]) -> None:
+def say_best_model(folder: Path, module: TrainingModule, doubts: list[str]) -> None:
     """Print what a user must know about the kept model: how plain libraries use it, and how certain its choice is."""
     for sentence in module.compare_saved(folder):
         say(f"{folder}: {sentence}")
@@ -56,7 +56,7 @@ def say_kept(folder: Path, module: TrainingModule, doubts: list[str]) -> None:
         say(f"warning: {doubt}")
 
 
-def say_broken(out: Path, differences: list[Difference], tracker: Tracker) -> int:
+def say_differences(out: Path, differences: list[Difference], tracker: Tracker) -> int:
     """Print (and log to W&B) where a training differed from what was asked for; return the exit code.
 
     Its folder stays, and is not called finished.

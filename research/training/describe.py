@@ -41,7 +41,7 @@ def describe(arguments: list[str], metric: str | None, goal: str | None, parse: 
         UserError: the command would end in one, does not measure the metric, or has no data to measure it on.
     """
     args = parse(arguments)
-    with configuration.own_names():
+    with configuration.renamed_options():
         config, resolved = configuration.read(args)
         with without_weights():
             data = build_data(config, resolved)
@@ -101,7 +101,7 @@ def time_steps(arguments: list[str], steps: int, threads: int | None, parse: Par
             f"--measure: it ends with {code} in its first steps ({' '.join(last)[:300]}); expected a "
             "point that can be trained. Correct it."
         )
-    return {"seconds": round(clock.whole(seconds), 2), "devices": clock.devices}
+    return {"seconds": round(clock.total_seconds(seconds), 2), "devices": clock.devices}
 
 
 def _check_metric(metric: str, module: L.LightningModule, data: L.LightningDataModule, trainer: jsonargparse.Namespace) -> None:

@@ -132,19 +132,19 @@ class DPOModule(LanguageModule):
         self.language.load_restored()
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
-        parts = self.batches.parts(batch, self.part)
+        parts = self.chunk_parts.parts(batch, self.part)
         if parts and (step := self.window.backward_parts_and_step(parts)):
             means = {
-                name: value / self.window.counted for name, value in step.items() if name not in ("loss", "grad_norm", "lr")
+                name: value / self.window.last_count for name, value in step.items() if name not in ("loss", "grad_norm", "lr")
             }
             self.log_split("train", step | means)
 
     def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
-        """Compute the losses (b,) of a chunk's pairs, the router's loss included (PostponedBatches), and sums to report."""
+        """Compute the losses (b,) of a chunk's pairs, the router's loss included (ChunkParts), and sums to report."""
         hidden, router = completion_run(self.model, chunk, bool(self.language.router))
         logps, tokens = sequence_sums(self.model, hidden, chunk)  # (b, 2)
         losses, sums = self.losses(logps, self.reference_logps(chunk), tokens)
-        return self.batches.with_router(losses, sums, router, share)
+        return self.chunk_parts.with_router(losses, sums, router, share)
 
     def losses(self, logps: Tensor, reference: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the losses (b,), and the numbers (b,) to report, from (b, 2) log-probabilities, chosen first."""

@@ -33,8 +33,8 @@ class Difference(NamedTuple):
         return f"{self.name} was asked as {self.asked}, and {self.used} was used"
 
 
-class Broken(AssertionError):
-    """Raised for differences that are known before the first step."""
+class InvariantError(AssertionError):
+    """Differences that are known before the first step."""
 
     def __init__(self, differences: list[Difference]):
         super().__init__("; ".join(map(str, differences)))
@@ -62,12 +62,12 @@ class Invariants(L.Callback):
         """Compare what is used with what was asked for, before the first step.
 
         Raises:
-            Broken: something is not what was asked for.
+            InvariantError: something is not what was asked for.
         """
         self.steps = total_steps(trainer, module.settings.accumulate)
         self.parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
         if differences := [each for each in self._at_start(trainer, module) if not _same(each.asked, each.used)]:
-            raise Broken(differences)
+            raise InvariantError(differences)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs, batch, batch_idx) -> None:
         rows, wanted = rows_of(batch), self.data.get("batch_size")

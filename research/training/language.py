@@ -30,7 +30,7 @@ from research.training.base import TrainingModule
 from research.training.optimisation import Optimisation
 from research.training.packing import packing_is_exact
 from research.training.starts import Start, check_reference, check_virtual, start_of
-from research.training.step import PostponedBatches
+from research.training.step import ChunkParts
 
 Precision = Literal["auto", "fp32", "bf16"]
 """Of the weights under an adapter."""
@@ -237,7 +237,7 @@ class LanguageModule(TrainingModule):
         self.strict_loading = False  # frozen weights are not in the checkpoint
         self.language = language
         self.model, self.base_hash = language.model, language.reference_hash
-        self.batches = PostponedBatches(self.window, language.router, loss_count)
+        self.chunk_parts = ChunkParts(self.window, language.router, loss_count)
 
     @classmethod
     def check_metrics(cls, metrics: list[str]) -> None:

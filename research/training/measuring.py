@@ -42,7 +42,7 @@ class Measuring(L.Callback):
         self.validation = time.perf_counter() - self.begun
         self.validating += self.validation
 
-    def whole(self, seconds: float) -> float:
+    def total_seconds(self, seconds: float) -> float:
         """Estimate the seconds of the whole training.
 
         Args:

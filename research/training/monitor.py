@@ -66,7 +66,7 @@ def directions_of(config: jsonargparse.Namespace, module: TrainingModule) -> dic
     return directions | {config.monitor: stated or directions.get(config.monitor)}
 
 
-def says_more(config: jsonargparse.Namespace) -> bool:
+def is_mode_needed(config: jsonargparse.Namespace) -> bool:
     """Return whether `mode` says more than the trainer's class declares.
 
     Where it does not, runs and ids are those of a configuration without it.

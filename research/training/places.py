@@ -48,7 +48,7 @@ def check_places(args: argparse.Namespace, check_source: Callable[[str], None]) 
         UserError: one is not.
     """
     values = args.values
-    if args.goes_on or (Path(str(values.get("out"))) / PROVENANCE).exists():
+    if args.resumes or (Path(str(values.get("out"))) / PROVENANCE).exists():
         return
     data, model = (values.get(f"{section}.class_path") or values.get(section) for section in ("data", "model"))
     if isinstance(model, str) and is_ours(model) and isinstance(name := values.get("model.model"), str):

@@ -54,7 +54,7 @@ def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
         "weights": module.language.reference_hash,
         "rows": pairs.fingerprint,
         # by the adapter at its start, where it has moved a part of the base into itself
-        "adapter": None if _off(module) else _plain(module.language.adapter),
+        "adapter": None if _is_off(module) else _plain(module.language.adapter),
         "precision": f"{module.trainer.precision} {module.model.table.dtype} {torch.get_float32_matmul_precision()}",
         "device": module.device.type,
         # without dropout ours is PyTorch's own kernel: a validation that trains nothing finds what the training has cached
@@ -68,7 +68,7 @@ def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
     out = np.zeros((len(mine), 2))
     parts = {f"{at // PART:05d}.npy": [mine[i] for i in order[at : at + PART]] for at in range(0, len(order), PART)}
     folder = _folder(module, made_of)
-    if not folder.exists() and _exact(module) and _fits(module, parts, older := _folder(module, _third(module, made_of))):
+    if not folder.exists() and _exact(module) and _fits(module, parts, older := _folder(module, _older(module, made_of))):
         folder = older if older.exists() else folder
     with exclusive(folder):
         trusted = _fits(module, parts, folder)
@@ -84,10 +84,10 @@ def _folder(module: L.LightningModule, made_of: dict) -> Path:
     return folder if world == 1 else folder.with_name(f"{folder.name}.rank-{module.trainer.global_rank}-of-{world}")
 
 
-def _third(module: L.LightningModule, made_of: dict) -> dict:
+def _older(module: L.LightningModule, made_of: dict) -> dict:
     """Return the key of version 3, without device, attention and layout: in float32 they do not matter."""
     precision = f"{module.trainer.precision} {module.model.table.dtype}"
-    moved = None if _off(module) or module.language.adapter is None else str(module.language.adapter.init_lora_weights)
+    moved = None if _is_off(module) or module.language.adapter is None else str(module.language.adapter.init_lora_weights)
     return {name: made_of[name] for name in ("weights", "rows")} | {"precision": precision, "adapter": moved, "version": 3}
 
 
@@ -95,7 +95,7 @@ def _exact(module: L.LightningModule) -> bool:
     return "32" in str(module.trainer.precision) and module.model.table.dtype == torch.float32
 
 
-def _off(module: L.LightningModule) -> bool:
+def _is_off(module: L.LightningModule) -> bool:
     """Return whether the reference is the model without its adapter.
 
     Not where an adapter is trained on, which is part of its own reference; nor where the model without the adapter is another
@@ -113,7 +113,7 @@ def _plain(config: PeftConfig | None) -> dict | None:
 
 def _collate(module: L.LightningModule) -> Callable[[list], NamedTuple]:
     collate = module.trainer.datamodule.collate(module.model)
-    if module.model.virtual_tokens and _off(module):
+    if module.model.virtual_tokens and _is_off(module):
         collate.shared = True  # the reference has no virtual tokens
     return collate
 
@@ -175,7 +175,7 @@ def _compute(module: L.LightningModule, rows: list[dict]) -> np.ndarray:
     module.model.eval()
     progress = bar(len(rows), "reference", "pair") if module.trainer.is_global_zero else None  # ranks share one terminal
     with (
-        module.model.adapter_off() if _off(module) else contextlib.nullcontext(),
+        module.model.adapter_off() if _is_off(module) else contextlib.nullcontext(),
         module.trainer.precision_plugin.forward_context(),
     ):
         for start in range(0, len(rows), BATCH):

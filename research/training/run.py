@@ -25,17 +25,17 @@ from research.runs.writers import write_metrics
 from research.training import configuration
 from research.training.base import TrainingModule
 from research.training.best_model import BestModel
-from research.training.checks import check_classes, check_options, leaves_to_data, split_of
-from research.training.console import print_result, say_broken, say_kept, say_what
+from research.training.checks import check_class_options, check_classes, leaves_to_data, split_of
+from research.training.console import print_result, say_best_model, say_differences, say_start
 from research.training.curves import Curves
-from research.training.invariants import Broken, Invariants
+from research.training.invariants import InvariantError, Invariants
 from research.training.library_errors import lightning_errors, peft_errors
 from research.training.monitor import check_monitor, directions_of
 from research.training.pruning import Pruning
 from research.training.resume import Resume, drop_checkpoints, last_checkpoint
 from research.training.room import bytes_needed
 from research.training.run_folder import check_origin, has_finished, metrics_of, place_of, point_of, write_origin
-from research.training.stop import Stopped, end_of, is_first_process
+from research.training.stop import Stopped, is_first_process, say_stopped
 from research.training.supported import check_monitors
 from research.training.trainer import make_trainer, restored_process
 from research.training.wandb_run import exit_code, summarise, tracker_of
@@ -44,7 +44,7 @@ Watchers = Callable[[Path], list[L.Callback]]
 """Run folder → further callbacks of a training: those of its sweep, or of a measurement of its speed."""
 
 
-@configuration.own_names()
+@configuration.renamed_options()
 def fit(args: argparse.Namespace, watchers: Watchers = lambda out: []) -> int:
     """Train a configuration, or resume it; return the exit code.
 
@@ -59,7 +59,7 @@ def fit(args: argparse.Namespace, watchers: Watchers = lambda out: []) -> int:
             return _fit(args, config, resolved, watchers)
         except Stopped as stopped:
             begun = config is not None and is_first_process()
-            return end_of(stopped, last_checkpoint(Path(config.out)) if begun else None)
+            return say_stopped(stopped, last_checkpoint(Path(config.out)) if begun else None)
 
 
 def validate(args: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def build_data(config: jsonargparse.Namespace, resolved: dict | None = None) -> 
         resolved: the same with every default; options that are left to the data get the values that these give.
     """
     check_classes(config)
-    check_options(config)
+    check_class_options(config)
     data = _instance(config.data)
     data.check_batches(1)
     check_monitor(config, imported(config.model.class_path), config.model.init_args.get("metrics"), data)
@@ -160,15 +160,15 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
             tracker = tracker_of(config.wandb, out, resolved | {"made_of": made_of}, point)
             stack.push(lambda kind, error, trace: tracker.finish(exit_code(error)))
             curves.send = tracker.log
-            say_what(config, module, data, trainer)
+            say_start(config, module, data, trainer)
             if checkpoint is not None:
                 say(f"{out}: going on from {checkpoint.name}")
         started = time.perf_counter()
         try:
             with lightning_errors():
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
-        except Broken as error:
-            return say_broken(out, error.differences, tracker) if trainer.is_global_zero else 0
+        except InvariantError as error:
+            return say_differences(out, error.differences, tracker) if trainer.is_global_zero else 0
         except FloatingPointError as error:
             if not trainer.is_global_zero:
                 return 0
@@ -182,7 +182,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         if not trainer.is_global_zero:
             return 0
         best.finish(trainer, module)
-        say_kept(out / MODEL, module, best.doubts())
+        say_best_model(out / MODEL, module, best.doubts())
         metrics = metrics_of(out) | _results(module, trainer, time.perf_counter() - started)
         if differences := invariants.check(out, metrics, trainer, module, not lower):
             metrics |= {"finished": False, "differences": [str(difference) for difference in differences]}
@@ -191,7 +191,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
             drop_checkpoints(out)
         summarise(tracker, out, metrics, module)
         return (
-            say_broken(out, differences, tracker) if differences else print_result(out, metrics, args.json, trainer.precision)
+            say_differences(out, differences, tracker) if differences else print_result(out, metrics, args.json, trainer.precision)
         )
 
 
@@ -208,7 +208,7 @@ def _results(module: TrainingModule, trainer: L.Trainer, seconds: float) -> dict
 # ---- validate, test -------------------------------------------------------------------------------------------------
 
 
-@configuration.own_names()
+@configuration.renamed_options()
 def _measure(args: argparse.Namespace, verb: str) -> int:
     config, _ = configuration.read(args)
     check_classes(config)

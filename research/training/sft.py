@@ -94,17 +94,17 @@ class SFTModule(LanguageModule):
         self.language.load_restored()
 
     def training_step(self, batch: InstructionBatch, batch_idx: int) -> None:
-        parts = self.batches.parts(batch, self.part)
+        parts = self.chunk_parts.parts(batch, self.part)
         if parts and (step := self.window.backward_parts_and_step(parts)):
-            means = {name: step[name] / self.window.counted for name in ("token_accuracy", "router_loss") if name in step}
+            means = {name: step[name] / self.window.last_count for name in ("token_accuracy", "router_loss") if name in step}
             self.log_split("train", step | means)
 
     def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
-        """Compute the losses (N,) of a chunk's labelled tokens, with the router's loss in them; see PostponedBatches."""
+        """Compute the losses (N,) of a chunk's labelled tokens, with the router's loss in them; see ChunkParts."""
         at = self.model.labelled(**chunk, router=bool(self.language.router))
         tokens = self.loss(at.hidden, labels=at.labels, smoothing=self.smoothing, **self.model.head)
         sums = {"token_accuracy": tokens.correct.sum(), "tokens": real_tokens(chunk)}
-        return self.batches.with_router(tokens.losses, sums, at.router, share)
+        return self.chunk_parts.with_router(tokens.losses, sums, at.router, share)
 
     def evaluate(self, name: str) -> dict[str, float]:
         """Compute the metrics over all labelled tokens of the named examples."""

@@ -30,7 +30,7 @@ class Window:
     def __init__(self, module: L.LightningModule, settings: Optimisation):
         self.module, self.settings = module, settings
         self.micro, self.count, self.sums = 0, 0, {}
-        self.counted = 0.0  # losses of the last step, over all ranks
+        self.last_count = 0.0  # losses of the last step, over all ranks
 
     @property
     def open(self) -> bool:
@@ -79,7 +79,7 @@ class Window:
     def _step(self) -> dict[str, float]:
         trainer, optimizer = self.module.trainer, self.module.optimizers()
         totals = self._totals()
-        count = self.counted = totals.pop("count")
+        count = self.last_count = totals.pop("count")
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         # DDP has averaged the ranks' sums, hence the world size: what is left is the sum over all ranks
         torch._foreach_mul_([p.grad for p in parameters], trainer.world_size / count)
@@ -127,8 +127,8 @@ class Chunks(Protocol):
     chunks: Sequence[dict[str, Tensor]]
 
 
-class PostponedBatches:
-    """What `Window.backward_parts_and_step` takes, of a model with or without a router's loss.
+class ChunkParts:
+    """Makes the parts that `Window.backward_parts_and_step` takes, of a model with or without a router's loss.
 
     A router's loss weighs with the tokens of all micro-batches of its optimizer step: they wait for the last one. The loss of
     a step is Σ token losses / N + c · mean of the micro-batches' router losses, and N is known when the last one is there.

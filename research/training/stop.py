@@ -28,7 +28,7 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no `except Exception` on 
         return INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED
 
 
-def end_of(stopped: Stopped, checkpoint: Path | None = None) -> int:
+def say_stopped(stopped: Stopped, checkpoint: Path | None = None) -> int:
     """Print where the same command will continue; return the exit code.
 
     Args:

@@ -18,7 +18,7 @@ from research.training.ranks import all_gather_rows
 from research.types import Collection, Ranking
 
 TOP_K = 100  # documents ranked a query, at least
-TOLD = 32  # queries of which a run keeps what it ranked first
+SHOWN = 32  # queries of which a run keeps what it ranked first
 SNIPPET = 240  # characters of a document
 MEASURED = " that are measured on"
 
@@ -64,7 +64,7 @@ def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking
 
 def first_documents(data: Collection, run: Ranking) -> dict[str, dict[str, str]]:
     """List the first documents of some queries, for reports; a hash of the ids chooses the same queries in every run."""
-    chosen = sorted(data.qrels, key=lambda query: hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest())[:TOLD]
+    chosen = sorted(data.qrels, key=lambda query: hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest())[:SHOWN]
     texts = {}
     for query in chosen:
         relevant = [doc for doc, grade in data.qrels[query].items() if grade > 0]

@@ -194,7 +194,7 @@ def test_a_cache_of_before_is_read_where_it_is_right(folder, tmp_path, cache, mo
     def recorded(module, made_of):
         found = plain(module, made_of)
         if "device" in made_of:
-            folders.append((found, plain(module, reference._third(module, made_of))))
+            folders.append((found, plain(module, reference._older(module, made_of))))
         return found
 
     monkeypatch.setattr(reference, "_folder", recorded)

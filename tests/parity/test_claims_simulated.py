@@ -20,7 +20,7 @@ from scipy import special
 from research.metrics.crossed import seeds_and_queries_test
 from research.metrics.equivalence import equivalence_test
 from research.metrics.families import DIFFERS, compare_methods
-from research.metrics.planning import detectable_difference, seeds_needed, spread_interval
+from research.metrics.planning import detectable_difference, sd_interval, seeds_needed
 from research.metrics.seeds import paired_test, welch_test
 from research.metrics.significance import bootstrap_interval, permutation_test
 
@@ -301,7 +301,7 @@ def test_the_interval_of_the_spread_covers(n):
     rng, repetitions = np.random.default_rng([n, 1400]), 1000
     covered = 0
     for a, _ in rng.normal(size=(repetitions, 2, n)):
-        low, high = spread_interval(a.std(ddof=1), n - 1)
+        low, high = sd_interval(a.std(ddof=1), n - 1)
         covered += low <= 1 <= high
     print(f"\nn={n:2}: coverage of the spread {covered / repetitions:.3f}")
     assert covered / repetitions >= 1 - limit(repetitions)

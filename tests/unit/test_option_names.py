@@ -177,16 +177,16 @@ def test_what_only_a_class_knows_of_its_data_is_left_to_it(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
 
-    def check(train: object, owner: str = "research.data.pairs.PairData", goes_on: bool = False) -> None:
+    def check(train: object, owner: str = "research.data.pairs.PairData", resumes: bool = False) -> None:
         files = {"c.yaml": {"out": "out", "data": {"class_path": owner, "init_args": {"train": train}}}}
-        check_places(argparse.Namespace(goes_on=goes_on, values=values_of(files, [])), check_source)
+        check_places(argparse.Namespace(resumes=resumes, values=values_of(files, [])), check_source)
 
     for missing in ("nope.jsonl", "a.jsonl,b.jsonl", "beir:nope", ["nope.jsonl"]):
         for owner in ("research.data.pairs.PairData", "mine_places.Inherits"):
             with pytest.raises(UserError, match=r"does not exist"):
                 check(missing, owner)
         check(missing, "mine_places.Own")
-        check(missing, goes_on=True)
+        check(missing, resumes=True)
     check("nope.jsonl", "research.data.candidates.CandidateData")  # it says how they are made
     for elsewhere in ("builtin:stdlib", "hf:org/name", "hf:org/name:config", None):
         check(elsewhere)

@@ -14,10 +14,10 @@ from research.metrics.planning import (
     critical_difference,
     detectable_difference,
     noise_floor,
-    pooled_spread,
+    pooled_sd,
     power,
+    sd_interval,
     seeds_needed,
-    spread_interval,
 )
 from research.metrics.seeds import paired_test, summarise, welch_test
 from research.metrics.significance import compare
@@ -163,7 +163,7 @@ def test_the_rate_of_false_positives_is_that_of_simulated_tests(n, m, ratio):
         (lambda: power(1.0, -1.0, 1.0, 3), "none below 0"),
         (lambda: detectable_difference(1.0, 1.0, 3, aimed_power=0.01), "above alpha"),
         (lambda: noise_floor(1.0, 3, comparisons=0), "comparisons=0"),
-        (lambda: pooled_spread([[1.0], [2.0]]), "no method has two seeds"),
+        (lambda: pooled_sd([[1.0], [2.0]]), "no method has two seeds"),
         (lambda: holm([0.5, 1.5]), "p of 1.5"),
         (lambda: compare_methods({"bm25": 0.4, "dense": {1: 0.5}}, baseline="bm52"), "did you mean 'bm25'"),
         (lambda: seeds_and_queries_test(np.ones((3, 4)), np.ones((3, 5))), r"\(3, 4\) and \(3, 5\)"),
@@ -325,14 +325,12 @@ def test_what_no_number_of_seeds_resolves(arguments):
 
 
 def test_pooled_spread_by_hand():
-    assert pooled_spread([LOW, HIGH, [9.0]]) == pytest.approx((math.sqrt((2 * 1 + 2 * 4) / 4), 4))
+    assert pooled_sd([LOW, HIGH, [9.0]]) == pytest.approx((math.sqrt((2 * 1 + 2 * 4) / 4), 4))
 
 
 def test_three_seeds_tell_the_spread_within_a_factor_of_six():
     # χ² of 2 degrees of freedom: quantiles −2 log(1 − p)
-    assert spread_interval(1.0, 2) == pytest.approx(
-        (math.sqrt(2 / (-2 * math.log(0.025))), math.sqrt(2 / (-2 * math.log(0.975))))
-    )
+    assert sd_interval(1.0, 2) == pytest.approx((math.sqrt(2 / (-2 * math.log(0.025))), math.sqrt(2 / (-2 * math.log(0.975)))))
 
 
 def test_share_better_counts_ties_half():
