@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STAGES = {
     "read": ["research.runs.table.read_runs"],
-    "group": ["research.report.factors.factors", "research.report.groups.study"],
+    "group": ["research.report.factors.factors", "research.report.groups.make_study"],
     "tables": [
         "research.report.factor_sheets.by_factor",
         *(f"research.report.study_sheets.{name}" for name in ("results", "grid", "matched", "every_run", "finding")),

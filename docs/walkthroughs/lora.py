@@ -25,7 +25,7 @@ from research.models.causal_lm import load_causal_lm
 from research.models.partial_tuning import freeze
 from research.models.sources import resolve
 from research.report.figures.notebook import show_charts
-from research.report.figures.parts import told_apart
+from research.report.figures.parts import colour_and_shape
 
 FAST = bool(os.environ.get("TANDEM_FAST"))  # fewer examples and steps, the same code
 show_charts()
@@ -80,7 +80,7 @@ shares = [
     for name, modules in TARGETS.items()
     for r in (1, 2, 4, 8, 16, 32, 64, 128)
 ]
-colour, shape = told_apart("target modules", TARGETS, None, columns=2)
+colour, shape = colour_and_shape("target modules", TARGETS, None, columns=2)
 alt.Chart(pd.DataFrame(shares)).mark_line(point=True).encode(
     x=alt.X("r:Q", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=[1, 2, 4, 8, 16, 32, 64, 128])),
     y=alt.Y(
@@ -141,7 +141,7 @@ growth = size.loc[128] / size.loc[2]  # over a factor of 64, √64 = 8
 assert 1 / 8 * 0.8 < growth["alpha = 16"] < 1 / 8 * 1.25
 assert 8 * 0.8 < growth["alpha = 2r"] < 8 * 1.25
 assert 0.8 < growth["alpha = 16, rsLoRA"] < 1.25
-colour, shape = told_apart("rule", RULES, None, columns=2)
+colour, shape = colour_and_shape("rule", RULES, None, columns=2)
 alt.Chart(pd.DataFrame(sizes)).mark_line(point=True).encode(
     x=alt.X("r:Q", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=[2, 8, 32, 128])),
     y=alt.Y("size:Q", scale=alt.Scale(type="log"), title="root mean square of ΔW x", axis=alt.Axis(tickCount=4)),
@@ -297,7 +297,7 @@ for method in [*METHODS][1::3] if FAST else METHODS:
 assert all(result["loss on dev"] < untrained for result in results)
 print(f"untrained: {untrained:.3f}")
 print(pd.DataFrame(results).round(3).to_string(index=False))
-colour, shape = told_apart("method", METHODS, None, columns=1)
+colour, shape = colour_and_shape("method", METHODS, None, columns=1)
 lines = (
     alt.Chart(pd.DataFrame(curves))
     .mark_line()

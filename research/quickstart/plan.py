@@ -98,7 +98,7 @@ EFFICIENCY = {("cpu", "fp32"): 0.85, ("cpu", "bf16"): 0.75, ("cuda", "fp32"): 0.
 """Share of the timed product's speed that a model reaches. The CPU's are measured; of a GPU it only matters that all fits."""
 
 
-def ladder() -> list[Sizes]:
+def all_sizes() -> list[Sizes]:
     """List all sizes, the largest first: HNSW is left out first, then fusion, depth, half of the collection, and training."""
     full = [FULL, FULL._replace(hnsw=False), *(FULL._replace(hnsw=False, fused=False, depth=depth) for depth in DEPTHS)]
     shares = [LEAST + (1 - LEAST) * i / RUNGS for i in range(RUNGS, -1, -1)]
@@ -148,7 +148,7 @@ def estimate(sizes: Sizes, speed: Speed) -> dict[str, float]:
 
 def choose(seconds: float, speed: Speed) -> Sizes:
     """Choose the largest sizes whose estimate fits into the seconds; the smallest of all if none fits."""
-    rungs = ladder()
+    rungs = all_sizes()
     return next((rung for rung in rungs if sum(estimate(rung, speed).values()) <= seconds), rungs[-1])
 
 

@@ -33,7 +33,7 @@ class Road(NamedTuple):
     names: Callable[[str], Names]
 
 
-def travel(road: Road, measure: Callable[[], Speed]) -> int:
+def run_road(road: Road, measure: Callable[[], Speed]) -> int:
     """Run every step that is not finished, and return the exit code.
 
     Raises:

@@ -91,7 +91,7 @@ def _is_kind(value: Json) -> bool:
     return isinstance(value, str) and value in KINDS
 
 
-def telling(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
+def distinguishing(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
     """Choose few options that tell all settings apart: classes first, then the option that splits most."""
     chosen: list[str] = []
     keys = option_keys(firsts).reindex(columns=list(factors)).fillna(ABSENT)

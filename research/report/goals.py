@@ -37,7 +37,7 @@ positive, true negative, throughput, speed, fps, qps, mfu, improvement, gain, sp
 )
 """Last words of metrics of which the highest value is the best."""
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test")
-UNTELLING = {*SPLITS} | set(
+NEUTRAL = {*SPLITS} | set(
     "min max mean avg average median best last final epoch step steps total sum overall macro micro weighted "
     "norm normalized normalised ema smooth smoothed score scores value rate ratio count percent pct at cut top "
     "fmeasure raw ".split()
@@ -97,7 +97,7 @@ def _side(words: list[str]) -> Direction | None:
             if words[before + 1] in TIMES:
                 return "higher"
             words = words[:before]
-        elif words[-1] in UNTELLING or NUMBERS.fullmatch(words[-1]):
+        elif words[-1] in NEUTRAL or NUMBERS.fullmatch(words[-1]):
             words = words[:-1]
         else:
             break

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from research.errors import UserError
 from research.report.doubts import aside, doubts, unmeasured
-from research.report.factors import named, setting_labels, short_names, shown, some, telling
+from research.report.factors import distinguishing, named, setting_labels, short_names, shown, some
 from research.report.goals import convention, declaration, recorded
 from research.report.study import Group, Study
 from research.runs.options import SEED, as_key
@@ -19,7 +19,7 @@ LARGEST = 1e150  # value of a metric; the square of a larger one is no number
 ROUNDING = 1e-4  # within which two states of the code, whose numbers are the same, may differ
 
 
-def study(
+def make_study(
     runs: Sequence[RunRecord],
     metric: str,
     factors: Sequence[str],
@@ -56,7 +56,7 @@ def study(
     split: list[list[RunRecord]] = []
     for bucket in buckets.values():
         split += _same_origin(bucket, warnings)
-    shortest = telling([part[0] for part in split], factors)
+    shortest = distinguishing([part[0] for part in split], factors)
     # draws of a random sweep tell each other by accident: what was swept for itself is shown
     swept = {name for run in runs for name in run.swept}
     columns = [name for name in factors if every or name in shortest or name in swept]

@@ -16,7 +16,7 @@ from research.report.factors import factors, short_names
 from research.report.figures import of_study
 from research.report.figures.render import MISSING, can_draw
 from research.report.figures.theme import Figure
-from research.report.groups import study
+from research.report.groups import make_study
 from research.report.importance import Importance, importance
 from research.report.main_table import main_results
 from research.report.notes import code_notes, trained_on_notes
@@ -95,7 +95,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
     def study_of(metric: str) -> Study:
         """Group the same runs, judged by another metric."""
         if metric not in studies:
-            studies[metric] = study(runs, metric, names, every=spec.factors is not None, labels=main.labels)
+            studies[metric] = make_study(runs, metric, names, every=spec.factors is not None, labels=main.labels)
         return studies[metric]
 
     if len(spec.metrics) > 1 or (spec.metrics and spec.metrics != (main.metric,)):

@@ -6,7 +6,7 @@ from pathlib import Path
 from research.errors import UserError, suggest
 from research.report.doubts import unmeasured
 from research.report.factors import factors, short_names, some, with_scale
-from research.report.groups import study
+from research.report.groups import make_study
 from research.report.spec import Spec
 from research.report.study import Study
 from research.report.study_record import study_record
@@ -35,7 +35,7 @@ def grouped(runs: list[RunRecord], paths: list[Path], spec: Spec) -> tuple[list[
     goal = spec.goal or next((run.goal for run in runs if run.goal and run.monitor == metric), None)  # of W&B's sweeps
     higher = None if goal is None else goal == "maximize"
     labels = _labels(spec.labels, runs, names)
-    return runs, names, study(runs, metric, names, higher, every=spec.factors is not None, labels=labels)
+    return runs, names, make_study(runs, metric, names, higher, every=spec.factors is not None, labels=labels)
 
 
 def _refuse_mixed(runs: list[RunRecord]) -> None:

@@ -53,7 +53,7 @@ class Standing(NamedTuple):
     last: dict[str, Json]
 
 
-def is_due(standing: Standing) -> bool:
+def should_run(standing: Standing) -> bool:
     """Return whether a point is to be run: not done, and not one that would only fail again."""
     if standing.state == "failed":
         return standing.failures < ATTEMPTS and standing.last.get("code") != WRONG_INPUT

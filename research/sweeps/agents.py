@@ -39,7 +39,7 @@ class Trial(NamedTuple):
     argv: list[str]
 
 
-def target(text: str) -> Target:
+def parse_target(text: str) -> Target:
     """Parse ENTITY/PROJECT/SWEEP_ID.
 
     Raises:
@@ -51,25 +51,25 @@ def target(text: str) -> Target:
     return Target(*parts)
 
 
-def copy_of_sweep(folder: Path, of: Target) -> Path:
+def sweep_copy(folder: Path, target: Target) -> Path:
     """Return the copy of a sweep's file from which a trial that is resumed takes its command."""
-    return folder / "submit" / f"agents-{of.sweep}.yaml"
+    return folder / "submit" / f"agents-{target.sweep}.yaml"
 
 
-def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
+def received_trial(folder: Path, target: Target, sweep: Sweep) -> Trial:
     """Read the trial whose parameters the agent wrote into its folder (WANDB_DIR).
 
     Args:
         folder: where the agent ran.
-        of: the sweep on the server.
+        target: the sweep on the server.
         sweep: the same, as its file says.
 
     Raises:
         UserError: there is none, or its parameters are not the sweep's.
     """
-    files = sorted(folder.glob(f"wandb/sweep-{of.sweep}/config-*.yaml"), key=lambda path: path.stat().st_mtime)
+    files = sorted(folder.glob(f"wandb/sweep-{target.sweep}/config-*.yaml"), key=lambda path: path.stat().st_mtime)
     if not files:
-        raise UserError(f"{folder} holds no trial of {of.sweep}; expected what `wandb agent` leaves there. Run the agent.")
+        raise UserError(f"{folder} holds no trial of {target.sweep}; expected what `wandb agent` leaves there. Run the agent.")
     facts = {name: entry for name, entry in read_mapping(files[-1]).items() if name != "wandb_version"}
     names = list(dict.fromkeys((parameter.path or (parameter.name,))[0] for parameter in sweep.parameters))
     if set(facts) != set(names):
@@ -95,15 +95,15 @@ def resume_trial(sweep: Sweep, folder: Path, wandb: str) -> NoReturn:
     Raises:
         UserError: it was handed none.
     """
-    of = target(wandb)
-    trial = handed_out(folder, of, sweep)
+    target = parse_target(wandb)
+    trial = received_trial(folder, target, sweep)
     # the run is in its sweep already; with WANDB_SWEEP_ID wandb would ask the server for a place there again
     variables = {
-        "WANDB_ENTITY": of.entity,
-        "WANDB_PROJECT": of.project,
+        "WANDB_ENTITY": target.entity,
+        "WANDB_PROJECT": target.project,
         "WANDB_RUN_ID": trial.run,
         "WANDB_RESUME": "allow",
-        "TANDEM_TRIAL": of.sweep,
+        "TANDEM_TRIAL": target.sweep,
     }
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # as the agent leaves it out
     try:

@@ -6,10 +6,10 @@ from pathlib import Path
 from research.errors import UserError
 from research.progress import say
 from research.runs.files import write_json
-from research.runs.ledger import Ledger, is_due
+from research.runs.ledger import Ledger, should_run
 from research.runs.plan import points_so_far, read_plan
 from research.sweeps.directives import Options
-from research.sweeps.outcome import is_reached, sweep_exit_code
+from research.sweeps.outcome import is_target_reached, sweep_exit_code
 from research.sweeps.points import task_numbers
 from research.sweeps.slurm import ROUNDS, submit
 from research.sweeps.spec import Sweep
@@ -34,8 +34,8 @@ def finish_array(sweep: Sweep, program: Program, folder: Path, plan: Path, round
     points = points_so_far(folder) if sweep.is_searched else read_plan(folder, plan)
     ledger = Ledger(folder)
     standings = ledger.standings([planned.point for planned in points])
-    tasks = task_numbers(sweep, points, lambda planned: is_due(standings[planned.point]))
-    if tasks and round < ROUNDS and not is_reached(folder, sweep, points):
+    tasks = task_numbers(sweep, points, lambda planned: should_run(standings[planned.point]))
+    if tasks and round < ROUNDS and not is_target_reached(folder, sweep, points):
         copies = Submission(sweep.name, sweep.path, plan, folder, seed)
         array, _ = submit(copies, tasks, _options(options), round + 1)
         say(f"{len(tasks)} of {len(points)} points are missing: submitted again as array {array}")

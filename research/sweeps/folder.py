@@ -38,7 +38,7 @@ def folder_of(sweep: Sweep) -> Path:
 
 
 @contextlib.contextmanager
-def owned(folder: Path, sweep: Sweep, seed: int) -> Iterator[None]:
+def claimed(folder: Path, sweep: Sweep, seed: int) -> Iterator[None]:
     """Note whose folder it is, and write into it: of two sweeps that come at once the second sees the first.
 
     Raises:

@@ -109,7 +109,7 @@ class Judged(NamedTuple):
         )
 
 
-def judged(history: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> Judged | None:
+def judge(history: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> Judged | None:
     """Judge a run by the rule, as it stands now; None before the first band.
 
     Args:
@@ -133,6 +133,6 @@ def judged(history: list[float], others: list[list[float]], rule: dict[str, Json
 
 
 def is_stopped(history: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> bool:
-    """Return whether a run is to be stopped now; see `judged`."""
-    judgement = judged(history, others, rule, goal)
+    """Return whether a run is to be stopped now; see `judge`."""
+    judgement = judge(history, others, rule, goal)
     return judgement is not None and judgement.stop

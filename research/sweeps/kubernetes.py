@@ -40,7 +40,7 @@ class Options(NamedTuple):
 
     Attributes:
         image: with this package and its dependencies.
-        claim: NAME:/path of the PersistentVolumeClaim that holds the folder that the command is typed in; see `claim`.
+        claim: NAME:/path of the PersistentVolumeClaim that holds the folder that the command is typed in; see `parse_claim`.
         namespace: of the Job; None leaves it to kubectl.
         env: NAME=VALUE.
         secret: names of Secrets whose keys become variables.
@@ -55,7 +55,7 @@ class Options(NamedTuple):
     max_failed: int | None = None
 
 
-def claim(text: str) -> Claim:
+def parse_claim(text: str) -> Claim:
     """Parse NAME:/path or NAME/folder:/path.
 
     Raises:
@@ -70,12 +70,12 @@ def claim(text: str) -> Claim:
     return Claim(match[1], match[2] or "", match[3])
 
 
-def job(name: str, of: Submission, indices: Iterable[int], asked: directives.Options, options: Options) -> dict[str, Json]:
+def job(name: str, copies: Submission, indices: Iterable[int], asked: directives.Options, options: Options) -> dict[str, Json]:
     """Make the Job that runs the points with these numbers; the n-th completion index is the n-th of them.
 
     Args:
         name: of the Job.
-        of: what the pods read, relative to the folder that the command is typed in, which the claim holds.
+        copies: what the pods read, relative to the folder that the command is typed in, which the claim holds.
         indices: numbers of points in the plan.
         asked: of a pod: throttle, cpus, gpus, setup, warning, and mem as SLURM writes it (16G), or Kubernetes (16Gi).
         options: of the Job; with an image and a claim.
@@ -85,14 +85,14 @@ def job(name: str, of: Submission, indices: Iterable[int], asked: directives.Opt
     """
     refuse_assignments("--setup", asked.setup)
     chosen = sorted(indices)
-    options_of_worker = {"--folder": of.folder, "--plan": of.plan, "--seed": of.seed, "--of": ranges(chosen)}
-    command = ["python", "-m", "research", "sweep", "worker", str(of.file)]
+    options_of_worker = {"--folder": copies.folder, "--plan": copies.plan, "--seed": copies.seed, "--of": ranges(chosen)}
+    command = ["python", "-m", "research", "sweep", "worker", str(copies.file)]
     command += [str(word) for option in options_of_worker.items() for word in option] + ["--index"]
     if asked.setup:  # exec: the signal before the end must reach Python
         command = ["/bin/bash", "-c", "\n".join(["set -e", *asked.setup, 'exec "$@"']), "bash", *command]
     # $(NAME) is Kubernetes' own, also in a folder's name; $$( is the text $(
     command = [*(word.replace("$(", "$$(") for word in command), "$(JOB_COMPLETION_INDEX)"]
-    volume = claim(options.claim)
+    volume = parse_claim(options.claim)
     values = {
         "name": name,
         "label": name.rpartition("-")[0],

@@ -12,7 +12,7 @@ from research.runs.folder import RunFolder
 from research.runs.ledger import Ledger
 from research.runs.plan import PlannedPoint, points_so_far, read_plan
 from research.runs.state import is_finished
-from research.sweeps.hyperband import judged
+from research.sweeps.hyperband import judge
 from research.sweeps.plan import is_fit
 from research.sweeps.spec import Sweep
 
@@ -50,7 +50,7 @@ def early_termination(out: Path) -> tuple[str, Callable[[list[float]], str | Non
         points = points_so_far(folder) if plan is None else read_plan(folder, Path(plan))
         names = [planned.point for planned in points if planned.point != Path(out).name]
         others = [[value for _, value in history(folder / name, facts["metric"])] for name in names]
-        judgement = judged(values, others, facts["rule"], facts["goal"])
+        judgement = judge(values, others, facts["rule"], facts["goal"])
         return str(judgement) if judgement is not None and judgement.stop else None
 
     return facts["metric"], reason_to_stop
@@ -78,7 +78,7 @@ def outcome_of(folder: Path, sweep: Sweep) -> Callable[[PlannedPoint], dict[str,
     return outcome
 
 
-def is_reached(folder: Path, sweep: Sweep, points: Iterable[PlannedPoint]) -> bool:
+def is_target_reached(folder: Path, sweep: Sweep, points: Iterable[PlannedPoint]) -> bool:
     """Return whether a point has reached the metric's target, after which W&B begins no more of them."""
     if sweep.target is None:
         return False
@@ -100,13 +100,13 @@ def until_target(
         to_run: those that are to be run.
     """
     waiting = iter(to_run)
-    while not is_reached(folder, sweep, points()) and (planned := next(waiting, None)) is not None:
+    while not is_target_reached(folder, sweep, points()) and (planned := next(waiting, None)) is not None:
         yield planned
 
 
 def sweep_exit_code(folder: Path, sweep: Sweep, points: list[PlannedPoint], code: int, counts: dict[str, int]) -> int:
     """Return the exit code of a sweep: 0 too where its target leaves points out."""
-    if not {*counts} <= {"done", "pruned", "missing"} or not is_reached(folder, sweep, points):
+    if not {*counts} <= {"done", "pruned", "missing"} or not is_target_reached(folder, sweep, points):
         return code
     left = counts.get("missing", 0)
     say(f"metric.target={sweep.target:g} is reached" + (f": {left} points are not begun" if left else ""))

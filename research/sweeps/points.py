@@ -13,7 +13,7 @@ from research.runs.ledger import AGAIN, Ledger
 from research.runs.plan import PlannedPoint, is_planned, points_so_far, read_plan, write_plan
 from research.runs.state import is_finished, stale_reason
 from research.sweeps.command import ours
-from research.sweeps.folder import folder_of, known_ids, owned, refuse_other_sweep, with_earlier_ids
+from research.sweeps.folder import claimed, folder_of, known_ids, refuse_other_sweep, with_earlier_ids
 from research.sweeps.plan import describer, is_fit, plan, watched
 from research.sweeps.search import open_search, refuse_other_search
 from research.sweeps.spec import Sweep
@@ -51,7 +51,7 @@ def planned_points(sweep: Sweep, seed: int, program: Program) -> list[PlannedPoi
     points = with_earlier_ids(folder, points)
     if problems:
         raise UserError(f"{sweep.path}: {len(problems)} points cannot be run, the first: {problems[0].reason}")
-    with owned(folder, sweep, seed):
+    with claimed(folder, sweep, seed):
         if sweep.is_searched:
             open_search(folder, sweep, seed)
             return []  # those were its extremes; its points are proposed one by one

@@ -12,7 +12,7 @@ from research.runs.options import options_of
 from research.runs.plan import FILE as PLAN
 from research.runs.plan import PlannedPoint, write_plan
 from research.sweeps.cost import measured
-from research.sweeps.folder import as_text, folder_of, owned, refuse_other_sweep, with_earlier_ids
+from research.sweeps.folder import as_text, claimed, folder_of, refuse_other_sweep, with_earlier_ids
 from research.sweeps.plan import Describe, describer, plan, watched
 from research.sweeps.points import plan_key
 from research.sweeps.sampling import count_text, settings_and_seeds
@@ -65,7 +65,7 @@ def show_plan(
         start = max(0.0, seconds[0] - statistics.median(seconds))
         points, cost = measured(points, measure, start, program, None if sweep.is_exhaustive else sweep.run_cap, kinds)
     if sweep.is_exhaustive or sweep.overlay:  # a sweep with an overlay lies in its folder alone
-        with owned(folder, sweep, seed):
+        with claimed(folder, sweep, seed):
             if sweep.is_exhaustive:
                 write_plan(folder, points, plan_key(sweep, seed))
     if as_json:

@@ -18,7 +18,7 @@ from research.errors import UserError
 from research.progress import say
 from research.runs.files import atomic_write
 from research.runs.hashes import hash_json
-from research.runs.ledger import Ledger, Standing, is_due
+from research.runs.ledger import Ledger, Standing, should_run
 from research.runs.locks import locked
 from research.runs.plan import FILE, PlannedPoint, points_so_far, write_points
 from research.sweeps.distributions import Parameter
@@ -101,7 +101,7 @@ def grow(folder: Path, sweep: Sweep, seed: int, describe: Describe) -> PlannedPo
         known = {planned.point for planned in points}
         for attempt in range(TRIES):
             # the first try is the proposal; after one that is not new, or that the guard refuses, points are drawn at random
-            draw = propose(sweep, seed, tried) if attempt == 0 else rolled(sweep, f"{seed} {len(points)} {attempt}")
+            draw = propose(sweep, seed, tried) if attempt == 0 else random_draw(sweep, f"{seed} {len(points)} {attempt}")
             values = values_of(sweep, draw)
             try:
                 planned = plan_point(sweep, values, describe)
@@ -130,7 +130,7 @@ def points_to_run(folder: Path, sweep: Sweep, seed: int, describe: Describe, onc
     while True:
         points = points_so_far(folder)
         standings = ledger.standings([planned.point for planned in points])
-        left = [planned for planned in points if is_due(standings[planned.point]) and planned.point not in yielded]
+        left = [planned for planned in points if should_run(standings[planned.point]) and planned.point not in yielded]
         planned = left[0] if left else grow(folder, sweep, seed, describe)
         if planned is None:
             return
@@ -180,11 +180,11 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
     return dict(study.ask(spaces).params)
 
 
-def rolled(sweep: Sweep, name: str) -> Draw:
+def random_draw(sweep: Sweep, name: str) -> Draw:
     """Draw a point at random."""
-    dice = random.Random(f"search {sweep.name} {name}")
+    generator = random.Random(f"search {sweep.name} {name}")
     return {
-        parameter.name: dice.randrange(len(parameter.values)) if _is_listed(parameter) else dice.random()
+        parameter.name: generator.randrange(len(parameter.values)) if _is_listed(parameter) else generator.random()
         for parameter in sweep.parameters
     }
 

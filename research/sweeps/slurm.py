@@ -16,7 +16,7 @@ from pathlib import Path
 from research.errors import UserError
 from research.runs.files import atomic_write
 from research.runs.ledger import ATTEMPTS
-from research.sweeps.agents import Target, copy_of_sweep
+from research.sweeps.agents import Target, sweep_copy
 from research.sweeps.directives import Options, array_lines, finish_lines, quoted_folder
 from research.sweeps.spec import Sweep
 from research.sweeps.submission import Submission, ranges
@@ -27,7 +27,7 @@ ARRAY_OPTIONS = "--partition, --account, --qos, --time, --gpus-per-node, …"
 FINISH_OPTIONS = "of the job after the array: --account, --finish-sbatch=--partition=NAME, --finish-sbatch=--time=1:00:00, …"
 
 
-def array_script(of: Submission, indices: Iterable[int], options: Options) -> str:
+def array_script(copies: Submission, indices: Iterable[int], options: Options) -> str:
     """Write the script of the points with these numbers; where the cluster's arrays do not count so far, counted anew."""
     numbers = sorted(indices)
     is_far = numbers[-1] > last_index()
@@ -37,7 +37,7 @@ def array_script(of: Submission, indices: Iterable[int], options: Options) -> st
     return _filled(
         "slurm_array.sh",
         options.setup,
-        **of._asdict(),
+        **copies._asdict(),
         indices=chosen,
         of=counted,
         attempts=ATTEMPTS,
@@ -76,12 +76,12 @@ def agents_script(name: str, file: Path, folder: Path, target: Target, count: in
     )
 
 
-def finish_script(of: Submission, array: str, round: int, options: Options) -> str:
+def finish_script(copies: Submission, array: str, round: int, options: Options) -> str:
     """Write the script of the job after an array."""
     return _filled(
         "slurm_finish.sh",
         options.setup,
-        **of._asdict(),
+        **copies._asdict(),
         array=array,
         round=round,
         options=shlex.quote(json.dumps(options._asdict())),
@@ -89,16 +89,16 @@ def finish_script(of: Submission, array: str, round: int, options: Options) -> s
     )
 
 
-def submit(of: Submission, indices: list[int], options: Options, round: int = 1) -> tuple[str, str]:
+def submit(copies: Submission, indices: list[int], options: Options, round: int = 1) -> tuple[str, str]:
     """Hand both scripts to SLURM; return the job ids.
 
     Raises:
         UserError: there is no sbatch, or it refuses.
     """
-    (of.folder / "logs").mkdir(parents=True, exist_ok=True)
-    array = _sbatch(of.file.parent / f"array-{round}.sh", array_script(of, indices, options), ARRAY_OPTIONS)
+    (copies.folder / "logs").mkdir(parents=True, exist_ok=True)
+    array = _sbatch(copies.file.parent / f"array-{round}.sh", array_script(copies, indices, options), ARRAY_OPTIONS)
     try:
-        after = _sbatch(of.file.parent / f"finish-{round}.sh", finish_script(of, array, round, options), FINISH_OPTIONS)
+        after = _sbatch(copies.file.parent / f"finish-{round}.sh", finish_script(copies, array, round, options), FINISH_OPTIONS)
     except UserError:  # an array that nothing follows would not be what was asked for
         subprocess.run(["scancel", array], capture_output=True, check=False)
         raise
@@ -112,7 +112,7 @@ def submit_agents(sweep: Sweep, folder: Path, target: Target, count: int, option
         UserError: there is no sbatch, or it refuses.
     """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    copy = copy_of_sweep(folder, target)
+    copy = sweep_copy(folder, target)
     with atomic_write(copy) as stream:
         stream.write(sweep.text)
     text = agents_script(sweep.name, copy, folder, target, count, options)

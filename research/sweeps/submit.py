@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from research.errors import UserError
 from research.sweeps import directives, kubernetes, slurm
-from research.sweeps.agents import copy_of_sweep, target
+from research.sweeps.agents import parse_target, sweep_copy
 from research.sweeps.folder import as_text, folder_of
 from research.sweeps.kubernetes import Options as Pods
 from research.sweeps.plan import describer, plan, watched
@@ -137,17 +137,17 @@ def _submit_array(sweep: Sweep, program: Program, options: Options) -> int:
 
 def _submit_agents(sweep: Sweep, program: Program, options: Options) -> int:
     """Submit as many agents as the sweep has trials; return the exit code."""
-    of = target(options.wandb)
+    target = parse_target(options.wandb)
     count = _trials(sweep, options.count)
     _check_trials(sweep, program, options.seed)
     slurm.check_array(count, f"the trials of {sweep.path}")
     folder = folder_of(sweep).resolve()
     if options.dry_run:
-        print(slurm.agents_script(sweep.name, copy_of_sweep(folder, of), folder, of, count, options.cluster))
+        print(slurm.agents_script(sweep.name, sweep_copy(folder, target), folder, target, count, options.cluster))
         return 0
-    array = slurm.submit_agents(sweep, folder, of, count, options.cluster)
-    facts = {"array": array, "trials": count, "sweep": str(of), "out": str(folder)}
-    print(json.dumps(facts) if options.as_json else f"{count} trials of {of} are array {array}; W&B shows where they stand")
+    array = slurm.submit_agents(sweep, folder, target, count, options.cluster)
+    facts = {"array": array, "trials": count, "sweep": str(target), "out": str(folder)}
+    print(json.dumps(facts) if options.as_json else f"{count} trials of {target} are array {array}; W&B shows where they stand")
     return 0
 
 
@@ -193,7 +193,7 @@ def _write_job(sweep: Sweep, program: Program, options: Options) -> int:
             )
     if options.pods.max_failed is not None and options.pods.max_failed < 0:
         raise UserError(f"--max-failed {options.pods.max_failed}; expected 0 or more. Correct it.")
-    kubernetes.claim(options.pods.claim)  # before points are checked, which takes longer
+    kubernetes.parse_claim(options.pods.claim)  # before points are checked, which takes longer
     _from_here(sweep.path)
     folder = _from_here(folder_of(sweep))
     points = planned_points(sweep, options.seed, program)

@@ -13,13 +13,13 @@ from pathlib import Path
 from research.errors import DIVERGED, INTERRUPTED, PREEMPTED, UserError
 from research.progress import say
 from research.runs.disk import disk_errors
-from research.runs.ledger import Ledger, is_due
+from research.runs.ledger import Ledger, should_run
 from research.runs.locks import is_in_use
 from research.runs.plan import PlannedPoint, as_written, points_so_far, read_plan, startable, with_id
 from research.runs.state import is_finished
 from research.sweeps.command import ours
 from research.sweeps.folder import folder_of
-from research.sweeps.outcome import is_reached, outcome_of, until_target, variables_of
+from research.sweeps.outcome import is_target_reached, outcome_of, until_target, variables_of
 from research.sweeps.plan import describer
 from research.sweeps.process import run_command, stop_signals, stoppable
 from research.sweeps.search import points_to_run
@@ -62,7 +62,7 @@ def run_worker(
     chosen = everything = read_plan(folder, plan)
     if index is not None:
         chosen = [_numbered(everything, index, of)]
-        if is_reached(folder, sweep, everything):
+        if is_target_reached(folder, sweep, everything):
             return 0
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
             return _run_rank(folder, chosen[0], program)
@@ -118,7 +118,7 @@ def run_point(
             return None
         standing = ledger.standings([planned.point])[planned.point]  # the claim is ours: a `running` here was killed
         state = "killed" if standing.state == "running" else standing.state
-        if not is_due(standing._replace(state=state)):
+        if not should_run(standing._replace(state=state)):
             return None
         if is_in_use(ledger.folder / planned.point):
             say(f"{planned.point} is being trained by another command, and is left to it")

@@ -48,9 +48,9 @@ def run(args: argparse.Namespace, main: Callable[[list[str]], int]) -> int:
 
     # torch takes seconds to import: only once the command is known to be right
     from research.models.sources import MINILM, resolve
-    from research.quickstart.run import Road, travel
+    from research.quickstart.run import Road, run_road
     from research.quickstart.speed import measure
 
     resolve(MINILM)  # a missing or altered package is said now, not after the first minute
     out = args.out or Path("runs", f"quickstart{'-full' if args.full else '' if minutes == MINUTES else f'-{minutes:g}min'}")
-    return travel(Road(out, minutes, started, main, lambda precision: Names(out, precision, MINILM, SMOLLM2, DATA)), measure)
+    return run_road(Road(out, minutes, started, main, lambda precision: Names(out, precision, MINILM, SMOLLM2, DATA)), measure)

@@ -66,16 +66,16 @@ def test_a_second_sweep_of_one_name_is_refused_and_leaves_the_first_alone(other,
 
 def test_sweeps_that_come_at_once_do_not_share_a_folder(place):
     """Both have looked before either has written."""
-    from research.sweeps.folder import folder_of, owned, refuse_other_sweep
+    from research.sweeps.folder import claimed, folder_of, refuse_other_sweep
     from research.sweeps.spec import read_sweep
 
     one, other = (read_sweep(Path(sweep(f"{name}.yaml", {name: {"values": [1, 2]}}))) for name in "ab")
     folder = folder_of(one)
     for each in (one, other):
         refuse_other_sweep(folder, each, 0)
-    with owned(folder, one, 0):
+    with claimed(folder, one, 0):
         (folder / "plan.jsonl").write_text("")
-    with pytest.raises(UserError, match="folder of another sweep"), owned(folder, other, 0):
+    with pytest.raises(UserError, match="folder of another sweep"), claimed(folder, other, 0):
         raise AssertionError("the second has taken the folder")
 
 

@@ -5,7 +5,7 @@ from test_study import NOISE, run
 
 from research.metrics.directions import DIRECTIONS, direction
 from research.report.goals import declaration
-from research.report.groups import study
+from research.report.groups import make_study
 from research.training.cross_encoder import CrossEncoderModule
 from research.training.dpo import DPOModule
 from research.training.dual_encoder import DualEncoderModule
@@ -42,18 +42,18 @@ def runs(metric: str, **directions: str):
 
 
 def test_a_report_says_what_it_took_from_a_name_and_how_to_correct_it():
-    assumed = study(runs("eval/my_loss"), "eval/my_loss", ["model.adapter.r"])
+    assumed = make_study(runs("eval/my_loss"), "eval/my_loss", ["model.adapter.r"])
     assert not assumed.higher
     assert any(
         "less of eval/my_loss is taken for better, by its name" in one and "`goal: maximize`" in one for one in assumed.warnings
     )
-    said = study(runs("eval/my_loss"), "eval/my_loss", ["model.adapter.r"], higher=True)
+    said = make_study(runs("eval/my_loss"), "eval/my_loss", ["model.adapter.r"], higher=True)
     assert said.higher
     assert not any("better" in one for one in said.warnings)
 
 
 def test_what_a_run_declares_is_taken_before_its_name():
-    found = study(runs("val/my_loss", my_loss="higher"), "val/my_loss", ["model.adapter.r"])
+    found = make_study(runs("val/my_loss", my_loss="higher"), "val/my_loss", ["model.adapter.r"])
     assert found.higher
     assert not found.guessed
     assert not any("better" in one for one in found.warnings)

@@ -13,7 +13,7 @@ from research.report.claims import sheet as claims_sheet
 from research.report.export import write_sheets
 from research.report.factor_sheets import by_factor, factorial, shares
 from research.report.factors import factors, with_scale
-from research.report.groups import study
+from research.report.groups import make_study
 from research.report.importance import importance
 from research.report.sheets import Cell, Sheet
 from tests.unit.test_study import grid
@@ -60,7 +60,7 @@ def sheets() -> list[Sheet]:
         for i, one in enumerate(grid())
     ]
     runs, names = with_scale(runs, factors(runs))
-    found = study(runs, "val/loss", names)
+    found = make_study(runs, "val/loss", names)
     text = "r=8 and lora_alpha/r=2 beats r=4 and lora_alpha/r=1 on val/loss by .01, p < .01"
     claims = [parse(one, "val/loss", "f") for one in (text, "r=8 is equivalent to r=4 within .005")]
     made = [

@@ -93,7 +93,7 @@ def test_curves_are_means_over_the_seeds_that_have_a_step():
 
 
 def test_colours_and_shapes_share_one_legend():
-    colour, shape = (one.to_dict() for one in parts.told_apart("line", "abba", "setting"))
+    colour, shape = (one.to_dict() for one in parts.colour_and_shape("line", "abba", "setting"))
     assert colour["scale"]["domain"] == shape["scale"]["domain"] == ["a", "b"]
     assert colour["title"] == shape["title"] == "setting"
     assert len({*theme.COLOURS}) == len({*theme.SHAPES}) == parts.MOST_LINES

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from research.quickstart.plan import FULL, SMALL_DATA, Sizes, Speed, choose, estimate, ladder, left_out, shrink, work
+from research.quickstart.plan import FULL, SMALL_DATA, Sizes, Speed, all_sizes, choose, estimate, left_out, shrink, work
 
 FAST = Speed("cpu", "bf16", 400, 1.0)
 SLOW = Speed("cpu", "bf16", 200, 2.0)  # half as fast, products and Python alike
@@ -17,7 +17,7 @@ def amount(sizes: Sizes) -> float:
 
 def test_estimates_add_up():
     """5 s of Python at half the speed, and 100 GFLOP at 200 × .75 a second."""
-    for sizes in ladder():
+    for sizes in all_sizes():
         for name, step in work(sizes).items():
             assert estimate(sizes, SLOW)[name] == pytest.approx(2 * step.seconds + step.gflop / (200 * 0.75))
 
@@ -40,7 +40,7 @@ def test_more_minutes_never_less_work():
 
 
 def test_what_is_chosen_fits_and_the_next_larger_does_not():
-    sizes = ladder()
+    sizes = all_sizes()
     for minutes in range(4, 40):
         chosen = choose(60 * minutes, FAST)
         assert sum(estimate(chosen, FAST).values()) <= 60 * minutes
@@ -56,7 +56,7 @@ def test_machine_half_as_fast_does_in_twice_the_time_the_same(minutes):
 
 def test_hnsw_is_left_out_first_then_fusion_depth_half_of_the_collection_and_training():
     changes = []
-    for larger, smaller in itertools.pairwise(ladder()):
+    for larger, smaller in itertools.pairwise(all_sizes()):
         changes += [name for name in Sizes._fields if getattr(larger, name) != getattr(smaller, name)]
     assert [name for name, _ in itertools.groupby(changes)] == ["hnsw", "fused", "depth", "data", "share"]
 
@@ -73,8 +73,8 @@ def test_gpu_has_time_for_all():
 
 
 def test_smallest_road_is_taken_where_nothing_fits():
-    assert choose(1, FAST) == ladder()[-1]
-    smallest = ladder()[-1]
+    assert choose(1, FAST) == all_sizes()[-1]
+    smallest = all_sizes()[-1]
     assert (smallest.pairs, smallest.epochs, smallest.examples) == (192, 1, 64)
 
 

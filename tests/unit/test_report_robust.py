@@ -17,7 +17,7 @@ from research.report.export import as_csv, inert, write_tidy
 from research.report.factors import factors
 from research.report.figures import of_study
 from research.report.figures.render import can_draw, svg
-from research.report.groups import study
+from research.report.groups import make_study
 from research.report.importance import importance
 from research.report.sheets import Cell, Sheet
 from research.runs.printable import LACKING, is_deep, printable, printed
@@ -73,7 +73,7 @@ def test_figures_of_names_with_control_characters_are_drawn():
         )
         for i, one in enumerate(grid())
     ]
-    found = study(runs, "val/loss", factors(runs))
+    found = make_study(runs, "val/loss", factors(runs))
     drawn = of_study(found, lambda run: [], importance(found))
     assert drawn
     for figure in drawn:
@@ -250,6 +250,6 @@ def test_a_link_to_itself_is_named(synthetic, tmp_path, research):
 def test_a_value_without_a_finite_square_is_in_no_mean(value):
     runs = grid()
     runs[0] = runs[0]._replace(metrics={"val/loss": value})
-    found = study(runs, "val/loss", factors(runs))
+    found = make_study(runs, "val/loss", factors(runs))
     assert value not in [one for group in found.groups for one in group.values.values()]
     assert sum(len(group.values) for group in found.groups) == len(runs) - 1

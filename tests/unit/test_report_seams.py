@@ -19,7 +19,7 @@ from research.report.figures.cost import against_seconds
 from research.report.figures.curves import learning_curves
 from research.report.figures.parallel import parallel
 from research.report.goals import direction, is_lower
-from research.report.groups import study
+from research.report.groups import make_study
 from research.report.importance import importance
 from research.report.numbers import share
 from research.report.outputs import outputs
@@ -485,7 +485,7 @@ def test_a_score_is_one_of_which_more_is_better(name):
 
 def test_a_claim_on_a_metric_of_unknown_direction_is_refused_and_its_cure_works(tmp_path):
     runs = [run(r, 8, seed)._replace(metrics={"val/quux": r + NOISE[seed]}) for r in (1, 2) for seed in range(3)]
-    found = study(runs, "val/quux", ["model.adapter.r"])
+    found = make_study(runs, "val/quux", ["model.adapter.r"])
     assert any("is a guess" in one and "goal: minimize" in one for one in found.warnings)
     path = tmp_path / "claims.yaml"
     path.write_text("metric: val/quux\nclaims: [r=1 beats r=2]\n")
@@ -498,7 +498,7 @@ def test_a_claim_on_a_metric_of_unknown_direction_is_refused_and_its_cure_works(
     path.write_text("metric: val/quux\ngoal: less\nclaims: [r=1 beats r=2]\n")
     with pytest.raises(UserError, match="goal is 'less'; expected minimize or maximize"):
         read_claims(path)
-    assert not any("guess" in one for one in study(runs, "val/quux", ["model.adapter.r"], higher=False).warnings)
+    assert not any("guess" in one for one in make_study(runs, "val/quux", ["model.adapter.r"], higher=False).warnings)
 
 
 @pytest.mark.parametrize("points", [9, 21])

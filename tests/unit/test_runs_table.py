@@ -13,7 +13,7 @@ import pytest
 from research.errors import UserError
 from research.report import latex
 from research.report.factors import factors, with_scale
-from research.report.groups import study
+from research.report.groups import make_study
 from research.report.study_sheets import results
 from research.runs.folder import RunFolder
 from research.runs.table import as_frame, points_in, read_runs
@@ -154,7 +154,7 @@ def test_a_value_enters_eight_files_from_its_run_folder_to_its_latex_cell(tmp_pa
     try:
         runs = read_runs([tmp_path / "six"])
         runs, names = with_scale(runs, factors(runs))
-        table = results(study(runs, "val/loss", names))
+        table = results(make_study(runs, "val/loss", names))
         text = latex.render(table)
     finally:
         sys.setprofile(None)

@@ -16,7 +16,7 @@ from research.report.claims import BROKEN, HELD, UNDERPOWERED, check, parse, rea
 from research.report.export import as_csv, as_markdown, write_sheets, write_tidy
 from research.report.factor_sheets import by_factor
 from research.report.factors import factors, short_names, with_scale
-from research.report.groups import study
+from research.report.groups import make_study
 from research.report.numbers import p_phrase
 from research.report.study import marginal
 from research.runs.options import flat, options_of
@@ -60,7 +60,7 @@ def grid(losses: dict[tuple[int, int], float] | None = None) -> list[RunRecord]:
 
 def made(runs: list[RunRecord], **more):
     runs, names = with_scale(runs, factors(runs))
-    return study(runs, "val/loss", names, **more)
+    return make_study(runs, "val/loss", names, **more)
 
 
 def test_options_are_named_as_a_user_types_them():
@@ -189,9 +189,9 @@ def test_a_copy_counts_once_and_a_contradiction_is_refused():
 
 def test_a_metric_that_no_run_has_is_refused_with_those_there():
     with pytest.raises(UserError, match="no finished run has test/loss; expected one of val/loss"):
-        study(grid(), "test/loss", ["model.adapter.r"])
+        make_study(grid(), "test/loss", ["model.adapter.r"])
     with pytest.raises(UserError, match="no run is finished"):
-        study([run(4, 4, 0, state="running")], "val/loss", [])
+        make_study([run(4, 4, 0, state="running")], "val/loss", [])
 
 
 def test_results_by_hand():
@@ -322,10 +322,10 @@ def rates(r: int) -> dict:
 def test_what_the_settings_differ_in_besides_their_factors_is_said():
     """A rate of its own for each rank: the difference is of both, and a spec may ask for both as columns."""
     runs = [run(r, 8, seed, 2.0 - r / 10 + seed / 100, options=rates(r)) for r in (4, 8) for seed in range(3)]
-    found = study(runs, "val/loss", ["model.adapter.r"])
+    found = make_study(runs, "val/loss", ["model.adapter.r"])
     assert "the settings differ in lr (0.001, 0.003) too" in found.warnings[-1]
     assert any("differ in lr (0.001, 0.003) too" in note for note in study_sheets.results(found).notes)
-    both = study(runs, "val/loss", ["model.adapter.r", "model.optimisation.lr"], every=True)
+    both = make_study(runs, "val/loss", ["model.adapter.r", "model.optimisation.lr"], every=True)
     assert both.factors == ["model.adapter.r", "model.optimisation.lr"]
     assert not both.warnings
     assert not made(grid()).aside
@@ -509,7 +509,7 @@ def test_a_diverged_run_is_shown_and_in_no_mean(tmp_path):
 def test_runs_that_differ_by_more_than_the_factors_are_refused_with_the_option():
     runs = grid()
     with pytest.raises(UserError, match=r"they differ in model.adapter.lora_alpha \(4, 8\).*Name it among the factors"):
-        study(runs, "val/loss", ["model.adapter.r"])
+        make_study(runs, "val/loss", ["model.adapter.r"])
 
 
 def test_the_main_table_marks_after_holm_over_all_its_comparisons():
@@ -529,7 +529,7 @@ def test_the_main_table_marks_after_holm_over_all_its_comparisons():
         for one in runs
     ]
     runs, names = with_scale(runs, factors(runs))
-    sheet = main_results([study(runs, name, names) for name in values])
+    sheet = main_results([make_study(runs, name, names) for name in values])
     places = [(name, r) for name in values for r in (8, 16)]
     p = [ttest_ind(values[name][r], values[name][4], equal_var=False).pvalue for name, r in places]
     wrong = multipletests(p, method="holm")[0]
@@ -553,6 +553,6 @@ def test_the_main_table_shows_what_a_metric_lacks():
         for one in runs
     ]
     runs, names = with_scale(runs, factors(runs))
-    sheet = main_results([study(runs, name, names) for name in ("val/loss", "test/f1")])
+    sheet = main_results([make_study(runs, name, names) for name in ("val/loss", "test/f1")])
     assert [row[-1].text for row in sheet.rows] == ["–", "1.5 ± 1.0"]
     assert not sheet.rows[1][-1].mark  # the baseline has nothing to differ from

@@ -10,7 +10,7 @@ import yaml
 
 from research.errors import UserError
 from research.sweeps import directives
-from research.sweeps.kubernetes import Options, claim, job, name_of, text_of, write
+from research.sweeps.kubernetes import Options, job, name_of, parse_claim, text_of, write
 from research.sweeps.submission import Submission, numbers, ranges
 from research.sweeps.submit import options_from
 
@@ -197,13 +197,13 @@ def test_variables_without_a_name_are_refused(text):
     ("text", "parts"), [("team:/mnt/team", ("team", "", "/mnt/team")), ("a.b/me/x:/w/y", ("a.b", "me/x", "/w/y"))]
 )
 def test_claims_are_taken_apart(text, parts):
-    assert claim(text) == parts
+    assert parse_claim(text) == parts
 
 
 @pytest.mark.parametrize("text", ["team", "team:work", ":/data", "Team:/data", "team/:/data", "team/../x:/data", "team:/"])
 def test_other_claims_are_refused(text):
     with pytest.raises(UserError, match="expected NAME:/path"):
-        claim(text)
+        parse_claim(text)
 
 
 def test_names_are_dns_labels_and_new_ones(tmp_path):

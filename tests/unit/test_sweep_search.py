@@ -57,9 +57,9 @@ def test_the_search_finds_the_valley_and_dice_do_not(tmp_path):
         (tmp_path / str(seed)).mkdir()
         folder, sweep, _ = search(tmp_path / str(seed), run_cap=30)
         losses = run(folder, sweep, seed, 30)
-        dice = [loss(point) for point in drawn(sweep, seed, 30)]
-        found.append((sum(losses[15:]) / 15, sum(dice[15:]) / 15, min(losses)))
-    assert all(late < 0.6 * rolled for late, rolled, _ in found), found
+        generator = [loss(point) for point in drawn(sweep, seed, 30)]
+        found.append((sum(losses[15:]) / 15, sum(generator[15:]) / 15, min(losses)))
+    assert all(late < 0.6 * random_draw for late, random_draw, _ in found), found
     assert max(best for _, _, best in found) < 0.05
 
 

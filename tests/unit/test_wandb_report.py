@@ -16,7 +16,7 @@ import yaml
 
 from research.errors import UserError
 from research.report.factors import factors, with_scale
-from research.report.groups import study
+from research.report.groups import make_study
 from research.report.sheets import Cell, Sheet
 from research.report.wandb import Content, Place, keys, provenance
 from research.report.wandb import panels as wandb_panels
@@ -92,7 +92,7 @@ def content(paths: list[Path], metric: str = "val/loss", **more) -> Content:
         "tables": [],
         "sheets": [(sheet, "| r | cost |\n| :-- | --: |\n| 4 | $1 |"), (long, "| run |"), (claims, "| claim |")],
         "figures": [("by_r", "val/loss by r", "Mean over seeds")],
-        "study": study(runs, metric, names),
+        "study": make_study(runs, metric, names),
         "folders": paths,
         "metrics": ["val/loss", "train/loss"],
     }

@@ -10,7 +10,7 @@ from research.errors import UserError
 from research.report.factor_sheets import by_factor
 from research.report.factors import factors
 from research.report.goals import is_lower
-from research.report.groups import study
+from research.report.groups import make_study
 from research.runs.record import RunRecord
 from research.runs.table import read_runs
 from tests.wandb_log import run_records, write_log
@@ -130,7 +130,7 @@ def test_runs_without_a_seed_say_how_it_is_named(tmp_path):
     for day, id in enumerate("ab", 1):
         log(tmp_path, id, {"lr": 1, "init": day}, [{"_step": 0, "loss": float(day)}], day)
     with pytest.raises(UserError, match="name it as `seed: OPTION`"):
-        study(read_runs([tmp_path]), "loss", [])
+        make_study(read_runs([tmp_path]), "loss", [])
     runs = read_runs([tmp_path], "init")
     assert [run.seed for run in runs] == [1, 2]
     assert factors(runs) == []
@@ -159,7 +159,7 @@ def test_a_run_that_went_on_with_other_code_is_averaged_with_neither(tmp_path, c
     runs = read_runs([tmp_path])
     assert [run.made_of[1] for run in runs] == ["c1 c2", "c2"]
     assert "was begun by code c1 and went on with c2" in capsys.readouterr().err
-    found = study(runs, "val/loss", [])
+    found = make_study(runs, "val/loss", [])
     assert [len(group.values) for group in found.groups] == [1, 1]
     assert "other code" in found.warnings[0]
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_read_is_a_row_among_others_and_refused_alone(tmp_path, c
     assert {name: run.state for name, run in runs.items()} == {"a": "done"} | dict.fromkeys("bcde", "half-written")
     for name, says in (("b", "is empty"), ("c", "begins with"), ("d", "cut off at byte"), ("e", "1 damaged block,")):
         assert says in runs[name].error
-    found = study(list(runs.values()), "val/loss", factors(runs.values()))
+    found = make_study(list(runs.values()), "val/loss", factors(runs.values()))
     assert any("4 runs are half-written" in warning for warning in found.warnings)
     with pytest.raises(UserError, match="is empty"):
         read_runs([tmp_path / "wandb/offline-run-20260102_000000-b/run-b.wandb"])
@@ -226,7 +226,7 @@ def test_one_factor_at_a_time_does_not_depend_on_the_order_of_the_runs(tmp_path)
         log(tmp_path, f"a{day}", {"r": r, "lr": lr, "seed": 0}, [{"_step": 0, "loss": r + 0.1 * lr}], day)
         log(tmp_path, f"b{day}", {"r": r, "lr": lr, "seed": 1}, [{"_step": 0, "loss": r + 0.2 * lr}], day + 10)
     runs = read_runs([tmp_path])
-    found = study(runs, "loss", factors(runs))
+    found = make_study(runs, "loss", factors(runs))
     assert by_factor(found, "r") is not None
     assert by_factor(found, "lr") is not None
 

@@ -4,7 +4,17 @@ import altair as alt
 
 from research.report.factors import short_names, shown
 from research.report.figures.names import brief, widest
-from research.report.figures.parts import MOST_LINES, data, figure, is_number, method, metric_axis, side, statistics, told_apart
+from research.report.figures.parts import (
+    MOST_LINES,
+    colour_and_shape,
+    data,
+    figure,
+    is_number,
+    method,
+    metric_axis,
+    side,
+    statistics,
+)
 from research.report.figures.theme import Figure
 from research.report.sheets import decimals, number
 from research.report.study import Group, Study
@@ -88,7 +98,7 @@ def against_factor(study: Study, factor: str) -> Figure | None:
     # lines that are methods look as they do in every figure
     is_method = all(len(of_line) == 1 for of_line in line_methods) and len({first for first, *_ in line_methods}) == len(lines)
     looks = [methods.index(first) for first, *_ in line_methods] if len(methods) > 1 and is_method else None
-    colour, shape = told_apart("line", texts.values(), "setting", looks)
+    colour, shape = colour_and_shape("line", texts.values(), "setting", looks)
     chart, mean = alt.Chart(), metric_axis(study)
     layers = [
         chart.mark_line().encode(y=mean),

@@ -8,7 +8,7 @@ import altair as alt
 
 from research.metrics.seeds import summarise
 from research.report.figures.names import brief
-from research.report.figures.parts import MOST_LINES, arrowed, data, domain, figure, method, side, statistics, told_apart
+from research.report.figures.parts import MOST_LINES, arrowed, colour_and_shape, data, domain, figure, method, side, statistics
 from research.report.figures.theme import COLOURS, SOFT, Figure
 from research.report.study import Group, Study
 from research.report.tables import Line, title
@@ -83,7 +83,7 @@ def against_latency(lines: Sequence[Line], metric: str, narrow: bool = False) ->
     width = NARROW if narrow else WIDTH
     texts = brief(point.label for point in points)
     looks = {texts[line.row.label]: i for _, i, line in timed}  # by the rows of the tables, whose signs these are
-    signs = told_apart("kind", looks, None, looks.values(), **place)
+    signs = colour_and_shape("kind", looks, None, looks.values(), **place)
     chart = scatter(points, signs, "milliseconds a query", f"↑ {title(metric)}", True, "~r", True, width, named=False)
     caption = (
         "Up is better, left is faster. Bars are 95% intervals of the mean over queries. Joined: no system as fast or "
@@ -112,7 +112,7 @@ def _of_study(
     is_log = is_log or max(x for x, *_ in costs) >= LOG_FROM * least > 0
     kinds, methods = brief(point.kind for point in points), list(dict.fromkeys(map(method, study.groups)))
     looks = [methods.index(kind) for kind in kinds] if few else None  # the method's in every figure, whatever is left out here
-    signs = told_apart("kind", kinds.values(), "method", looks, orient="bottom", columns=2)
+    signs = colour_and_shape("kind", kinds.values(), "method", looks, orient="bottom", columns=2)
     chart = scatter(points, signs, axis, arrowed(study), study.higher, form, is_log)
     return figure(name, f"{study.metric_name} against {what}", caption, chart)
 

@@ -8,7 +8,7 @@ import altair as alt
 
 from research.metrics.seeds import summarise
 from research.report.figures.names import brief
-from research.report.figures.parts import MOST_LINES, Row, data, domain, figure, metric_axis, round_values, told_apart
+from research.report.figures.parts import MOST_LINES, Row, colour_and_shape, data, domain, figure, metric_axis, round_values
 from research.report.figures.theme import COLOURS, INK, PAPER, SOFT, Figure
 from research.report.numbers import plain, share
 from research.report.study import Group, Study
@@ -49,7 +49,7 @@ def learning_curves(study: Study, curves: Curves, name: str | None = None) -> Fi
     lines = list(dict.fromkeys(row["line"] for row in rows))
     # a setting has its colour and shape by its place among all, whichever are the best and whichever have no curve
     places = {texts[group.label]: i for i, group in enumerate(study.groups) if group.label in texts}
-    colour, shape = told_apart("line", lines, "setting", _looks([places[line] for line in lines]))
+    colour, shape = colour_and_shape("line", lines, "setting", _looks([places[line] for line in lines]))
     chart, mean = alt.Chart(), metric_axis(study, title=title)
     others = [row | {"line": group.label} for group in known[MOST_LINES:MOST_GREY] for row in _over_seeds(group, curves)]
     grey = alt.Chart(data(others)).mark_line(strokeWidth=1, opacity=0.3)

@@ -27,7 +27,7 @@ def figure(name: str, title: str, caption: str, chart: alt.LayerChart) -> Figure
     return Figure(name, title, caption, spec | {"config": CONFIG})
 
 
-def told_apart(
+def colour_and_shape(
     field: str, names: Iterable[str], title: str | None, looks: Iterable[int] | None = None, **legend: Json
 ) -> tuple[alt.Color, alt.Shape]:
     """Make colour for all marks, and shape for points: of one field, title and domain, so that they share a legend.
