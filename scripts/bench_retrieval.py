@@ -30,7 +30,9 @@ from benching.device import peak_flops, synchronize
 from benching.shapes import encoder_folder, forward_flops, reranker_of, texts_of
 from benching.turns import counts, profiler
 
+from research.data.rows import evenly_spaced
 from research.models.dual_encoder import load_encoder
+from research.models.folder import DTYPES
 from research.models.inference import for_inference
 from research.models.sources import MINILM, resolve
 from research.retrieval.encode import encode_texts
@@ -41,12 +43,7 @@ def texts_of_squad(count: int) -> list[str]:
     if not path.exists():
         sys.exit(f"error: {path} does not exist; set TANDEM_DATA, or pass --random-weights for made-up texts")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return spread([f"{row['title']} {row['text']}" for row in rows], count)
-
-
-def spread(texts: list[str], count: int) -> list[str]:
-    """`count` of the texts, evenly, so that every article and length has its share."""
-    return [texts[i * len(texts) // count] for i in range(min(count, len(texts)))]
+    return evenly_spaced([f"{row['title']} {row['text']}" for row in rows], count)  # each article and length has its share
 
 
 class Call(NamedTuple):
@@ -69,8 +66,8 @@ def timed(function: Callable[[], object], device: str) -> Call:
     return Call(seconds, (torch.cuda.max_memory_allocated() - before) / 2**30 if device == "cuda" else 0.0)
 
 
-def counted(function: Callable[[], object], device: str) -> dict:
-    """Launches and waits of one call; see benching.turns.counts."""
+def launches(function: Callable[[], object], device: str) -> dict:
+    """Count launches and waits of one call; see benching.turns.counts."""
     with profiler(device) as profile:
         function()
         synchronize(device)
@@ -78,7 +75,7 @@ def counted(function: Callable[[], object], device: str) -> dict:
 
 
 def against(theirs: Callable[[int], object], ours: Callable[[], object], sizes: list[int], rounds: int, device: str) -> dict:
-    """Ours and the peer at its best batch size, in turns."""
+    """Time ours and the peer at its best batch size, in turns."""
     tried = {size: timed(lambda size=size: theirs(size), device).seconds for size in sizes}
     best = min(tried, key=tried.get)
     pairs = [(timed(lambda: theirs(best), device), timed(ours, device)) for _ in range(rounds)]
@@ -96,12 +93,18 @@ def against(theirs: Callable[[int], object], ours: Callable[[], object], sizes: 
     return found
 
 
+def ratios_of(found: dict, what: str) -> dict:
+    """Return the ratios of `against`, with `what` at the end of their names."""
+    names = ("ratio", "range", "gib", "peer_gib", "memory_ratio")
+    return {f"{name}_{what}": found[name] for name in names if name in found}
+
+
 def bench_encode(
     folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int], peak: float | None = None
 ) -> dict:
     from sentence_transformers import SentenceTransformer
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    dtype = DTYPES[precision]
     peer = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
     ours = load_encoder(folder, precision)
     tokenizing = timed(lambda: ours.tokenize(texts, "doc"), "cpu").seconds
@@ -111,7 +114,7 @@ def bench_encode(
     def theirs(batch_size: int, some=texts):
         return peer.encode(some, batch_size=batch_size, show_progress_bar=False)
 
-    warm = spread(texts, 64)
+    warm = evenly_spaced(texts, 64)
     theirs(32, warm)
     encode_texts(ours, warm, "doc")
     found = against(theirs, lambda: encode_texts(ours, texts, "doc"), sizes, rounds, device)
@@ -123,18 +126,14 @@ def bench_encode(
         rows = rows.astype(np.float32)
         cosine[name] = float((rows / np.linalg.norm(rows, axis=1, keepdims=True) * reference).sum(1).min())
     return {
-        **{
-            f"{name}_encode_{precision}": found[name]
-            for name in ("ratio", "range", "gib", "peer_gib", "memory_ratio")
-            if name in found
-        },
+        **ratios_of(found, f"encode_{precision}"),
         f"texts_per_second_{precision}": round(len(texts) / seconds, 1),
         f"peer_texts_per_second_{precision}": round(len(texts) / found["peer_seconds"], 1),
         f"peer_batch_size_{precision}": found["peer_batch_size"],
         f"peak_share_encode_{precision}": round(flops / seconds / peak, 3),
         f"tokenizing_share_encode_{precision}": round(tokenizing / seconds, 3),
-        f"counts_encode_{len(warm)}_texts_{precision}": counted(lambda: encode_texts(ours, warm, "doc"), device),
-        f"peer_counts_encode_{len(warm)}_texts_{precision}": counted(lambda: theirs(found["peer_batch_size"], warm), device),
+        f"counts_encode_{len(warm)}_texts_{precision}": launches(lambda: encode_texts(ours, warm, "doc"), device),
+        f"peer_counts_encode_{len(warm)}_texts_{precision}": launches(lambda: theirs(found["peer_batch_size"], warm), device),
         f"min_cosine_to_fp32_{precision}": round(cosine["ours"], 6),
         f"peer_min_cosine_to_fp32_{precision}": round(cosine["peer"], 6),
     }
@@ -143,14 +142,14 @@ def bench_encode(
 def bench_rerank(
     folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int], peak: float | None = None
 ) -> dict:
-    """Pairs of a ten-word query and a passage, at most 256 tokens, against CrossEncoder.predict."""
+    """Bench pairs of a ten-word query and a passage, at most 256 tokens, against CrossEncoder.predict."""
     from sentence_transformers import CrossEncoder
 
     from research.models.cross_encoder import load_cross_encoder
     from research.retrieval.rerank import score_pairs
 
     queries = [" ".join(texts[-i].split()[:10]) for i in range(len(texts))]
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    dtype = DTYPES[precision]
     with tempfile.TemporaryDirectory() as scratch:
         head = reranker_of(folder, Path(scratch) / "reranker")
         peer = CrossEncoder(str(head), device=device, max_length=256, model_kwargs={"dtype": dtype})
@@ -165,29 +164,24 @@ def bench_rerank(
     theirs(32, warm)
     mine = score_pairs(ours, queries[:64], texts[:64])
     found = against(theirs, lambda: score_pairs(ours, queries, texts), sizes, rounds, device)
-    tokens = ours.tokenize(queries, texts)["input_ids"]
-    flops = forward_flops(folder, map(len, tokens))
+    flops = forward_flops(folder, map(len, ours.tokenize(queries, texts)["input_ids"]))
     peak = peak or peak_flops(dtype, device)["flops"]
     reference = score_pairs(exact, queries[:64], texts[:64])
     return {
-        **{
-            f"{name}_rerank_{precision}": found[name]
-            for name in ("ratio", "range", "gib", "peer_gib", "memory_ratio")
-            if name in found
-        },
+        **ratios_of(found, f"rerank_{precision}"),
         f"pairs_per_second_{precision}": round(len(pairs) / found["seconds"], 1),
         f"peer_pairs_per_second_{precision}": round(len(pairs) / found["peer_seconds"], 1),
         f"peer_rerank_batch_size_{precision}": found["peer_batch_size"],
         f"peak_share_rerank_{precision}": round(flops / found["seconds"] / peak, 3),
-        f"counts_rerank_64_pairs_{precision}": counted(lambda: score_pairs(ours, queries[:64], texts[:64]), device),
-        f"peer_counts_rerank_64_pairs_{precision}": counted(lambda: theirs(found["peer_batch_size"], warm), device),
+        f"counts_rerank_64_pairs_{precision}": launches(lambda: score_pairs(ours, queries[:64], texts[:64]), device),
+        f"peer_counts_rerank_64_pairs_{precision}": launches(lambda: theirs(found["peer_batch_size"], warm), device),
         f"rerank_error_{precision}": round(float(np.abs(mine - reference).max()), 6),
         f"peer_rerank_error_{precision}": round(float(np.abs(theirs(32, warm).astype(np.float32) - reference).max()), 6),
     }
 
 
 def bench_index(count: int, dim: int = 384, queries: int = 200) -> dict:
-    """HNSW against exact search on clustered vectors: time a query, recall, build."""
+    """Bench HNSW against exact search on clustered vectors: time a query, recall, build."""
     from research.retrieval.exact import ann_recall, exact_search
     from research.retrieval.index import HnswIndex
 
@@ -221,13 +215,8 @@ def main() -> None:
     parser.add_argument("--shape", default="minilm", choices=["tiny", "minilm", "110m"], help="of random weights")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", nargs="+", default=["bf16", "fp32"], choices=["bf16", "fp32"])
-    parser.add_argument(
-        "--peer-batch-sizes",
-        nargs="+",
-        type=int,
-        metavar="N",
-        help="what sentence-transformers may choose from (16 32 64; 32 128 512 on a GPU)",
-    )
+    sizes = "to try sentence-transformers with (16 32 64; GPU: 32 128 512)"
+    parser.add_argument("--peer-batch-sizes", nargs="+", type=int, metavar="N", help=sizes)
     parser.add_argument("--texts", type=int, help="how many (600; 2,067 with --full; 4,000 on a GPU)")
     parser.add_argument("--rounds", type=int, help="interleaved pairs (4; 7 with --full)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")

@@ -21,9 +21,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -37,6 +37,7 @@ from research.runs.ledger import Ledger
 from research.runs.plan import read_plan
 from research.runs.state import is_finished
 from research.sweeps.folder import folder_of
+from research.sweeps.process import on_signals
 from research.sweeps.shown import short_options
 from research.sweeps.spec import Sweep, read_sweep
 
@@ -64,18 +65,18 @@ class Study(NamedTuple):
 
     @property
     def committed(self) -> list[str]:
-        """Ids of the points that the repository holds."""
+        """List the ids of the points that the repository holds."""
         return sorted(path.parent.name for path in self.home.glob(f"points/*/{METRICS}"))
 
     @property
     def core_hours(self) -> float:
-        """Processor time of its points, as far as it was noted."""
+        """Sum the processor time of its points, as far as it was noted."""
         costs = [json.loads(path.read_text()) for path in self.home.glob(f"points/*/{COST}")]
         return sum(cost["cpu_seconds"] for cost in costs) / 3600
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Bring the named studies further; 0 when they are complete, 85 when points are missing, else what a command ended with."""
+    """Bring the named studies further; return 0 when they are complete, 85 when points are missing, else a command's code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of files in sweeps/quick (all)")
     parser.add_argument("--threads", type=int, default=2, help="of each process that trains (2)")
@@ -83,20 +84,30 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no further point is begun")
     parser.add_argument("--report", action="store_true", help="train nothing")
     args = parser.parse_args(argv)
-    limit = time.monotonic() + 60 * args.minutes
-    terminated = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: terminated.set())
-    missing, has_trained = 0, False
+    stopped: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:  # while nothing trains: at once
+            raise KeyboardInterrupt
+        stopped.append(number)
+
+    with on_signals(stop):
+        return bring_further(args, stopped)
+
+
+def bring_further(args: argparse.Namespace, stopped: list[int]) -> int:
+    """Train what is missing of each study until a signal is in `stopped`, and write its pages; return the exit code."""
+    limit, missing, has_trained = time.monotonic() + 60 * args.minutes, 0, False
     for name in args.names or sorted(path.stem for path in SWEEPS.glob("*.yaml")):
         sweep = read_sweep(SWEEPS / f"{name}.yaml")
         study = Study(sweep, folder_of(sweep), STUDIES / name)
         put_back(study)
-        trains = len(study.committed) < sweep.size and not args.report and not terminated.is_set()
+        trains = len(study.committed) < sweep.size and not args.report and not stopped
         trains &= not (has_trained and time.monotonic() > limit)
         if trains or study.committed:  # what a report has of points that are not begun, is their plan
             plan(study, args.threads, measure=trains)
         if trains:
-            has_trained, code = True, train(study, args.threads, args.workers, limit, terminated)
+            has_trained, code = True, train(study, args.threads, args.workers, limit, stopped)
             if code not in (0, PREEMPTED):
                 return code
         write(study)
@@ -115,7 +126,7 @@ def put_back(study: Study) -> None:
 
 
 def keep(study: Study) -> int:
-    """Copy the small files of points that have finished since; how many they are."""
+    """Copy the small files of points that have finished since; return how many they are."""
     count = 0
     for planned in read_plan(study.folder):
         point, place = planned.point, study.home / "points" / planned.point
@@ -134,7 +145,7 @@ def keep(study: Study) -> int:
 
 
 def research(*words: str) -> str:
-    """What a command prints; its messages are shown. This process ends where it fails; a report's 1 is a broken claim."""
+    """Run a command and return what it prints. This process ends where it fails; a report's 1 is a broken claim."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         code = cli.main([*words])
@@ -159,22 +170,20 @@ def plan(study: Study, threads: int, measure: bool) -> None:
     say(text)
 
 
-def train(study: Study, threads: int, workers: int, limit: float, terminated: threading.Event) -> int:
-    """Run what is missing, and keep each point as it ends; the exit code of `sweep run`.
+def train(study: Study, threads: int, workers: int, limit: float, stopped: list[int]) -> int:
+    """Run what is missing, and keep each point as it ends; return the exit code of `sweep run`.
 
-    A process that is terminated terminates those that train, which save their points.
+    A signal is noted in `stopped` and passed on to `sweep run`, whose trainings save their points.
     """
     words = ["sweep", "run", str(study.sweep.path), "--threads", str(threads), "--workers", str(workers)]
-    process = subprocess.Popen([sys.executable, "-m", "research", *words], stdout=subprocess.DEVNULL)
-    try:
+    with on_signals(lambda number, _: stopped.append(number)):
+        process = subprocess.Popen([sys.executable, "-m", "research", *words], stdout=subprocess.DEVNULL)
         while process.poll() is None:
             time.sleep(POLL)
-            if (keep(study) and time.monotonic() > limit) or terminated.is_set():
-                process.terminate()  # at the limit, the next point has only begun
+            if (keep(study) and time.monotonic() > limit) or stopped:
+                process.send_signal(stopped[0] if stopped else signal.SIGTERM)  # at the limit, the next point has only begun
                 break
-    except KeyboardInterrupt:
-        say("stopping")  # `sweep run` has got the signal too
-    code = process.wait()
+        code = process.wait()
     keep(study)
     return code
 
@@ -194,7 +203,7 @@ def write(study: Study) -> None:
 
 
 def report(study: Study) -> list[str]:
-    """Make the report of the points that are there and copy its files; what README.md says of it."""
+    """Make the report of the points that are there and copy its files; return what README.md says of it."""
     points = {planned.point: planned.values for planned in read_plan(study.folder)}
     gone = [
         options for point, options in zip(points, short_options(points.values()), strict=True) if point not in study.committed

@@ -40,7 +40,7 @@ class Check:
             self.facts["cases"] = {name: case for name, case in before["cases"].items() if "error" not in case}
 
     def case(self, name: str, run: Callable[[], dict]) -> None:
-        """Run it, unless it is there or no time is left, and write the file."""
+        """Run a case, unless it is there or no time is left, and write the file."""
         if name in self.facts["cases"]:
             return
         left, likely = self.seconds - (time.monotonic() - self.started), max(self.took[-3:])
@@ -75,7 +75,7 @@ class Check:
         return self.peak_of("bf16")
 
     def peak_of(self, precision: str) -> float | None:
-        """FLOP/s of the fastest product, as the part `device` has measured it."""
+        """Return the FLOP/s of the fastest product, as the part `device` has measured it."""
         found = read(self.path.with_name("device.json"))
         limits = found["cases"].get("limits", {}) if found else {}
         name = f"peak_tflops_{precision}"
@@ -83,12 +83,12 @@ class Check:
 
 
 def read(path: Path) -> dict | None:
-    """A part's file, if it is there."""
+    """Read a part's file, if it is there."""
     return read_json(path) if path.exists() else None
 
 
 def same_place(a: dict, b: dict) -> bool:
-    """Whether numbers of two environments belong into one table."""
+    """Return whether numbers of two environments belong into one table."""
     return all(a.get(name) == b.get(name) for name in ("sources", "packages", "device", "card", "python"))
 
 
@@ -107,20 +107,8 @@ def tests(check: Check) -> None:
     def run(*which: str) -> dict:
         with tempfile.TemporaryDirectory() as scratch:
             report = Path(scratch, "junit.xml")
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                *which,
-                "-m",
-                "gpu",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                "-o",
-                "addopts=",
-                f"--junitxml={report}",
-            ]
+            options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "-o", "addopts=", f"--junitxml={report}"]
+            command = [sys.executable, "-m", "pytest", *which, *options]
             place = {"TANDEM_GPU_TESTS": "cpu"} if check.tiny else {}
             done = subprocess.run(command, cwd=ROOT, env=os.environ | place, stdout=sys.stderr, check=False, timeout=200)
             if not report.exists():
@@ -140,7 +128,7 @@ def tests(check: Check) -> None:
 
 
 def outcomes(report: Path) -> dict:
-    """passed, failed and skipped, with what each test recorded and why it failed."""
+    """Count what passed, failed and was skipped, with what each test recorded and why it failed."""
     found: dict = {"passed": 0, "failed": 0, "skipped": 0, "recorded": {}, "reasons": {}}
     for test in ElementTree.parse(report).iter("testcase"):
         name = f"{test.get('classname', '').rsplit('.', 1)[-1]}::{test.get('name')}"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -46,12 +47,13 @@ def place(tmp_path, monkeypatch) -> Path:
 @pytest.mark.thorough
 def test_a_study_goes_on_from_the_repository_alone(place, capfd):
     pytest.importorskip("wandb_workspaces", reason="the extra `report` is not installed")
-    home = Path("docs/studies/tiny")
+    home, handler = Path("docs/studies/tiny"), signal.getsignal(signal.SIGTERM)
     assert studies.main(["--threads", "1", "--minutes", "0"]) in (0, 85)
     first, *others = [event["point"] for event in Ledger(Path("runs/sweeps/tiny-quick")).events() if event["state"] == "done"]
     for point in others:  # on a machine so busy that the second point had ended before it was told to stop
         shutil.rmtree(home / "points" / point)
     assert studies.main(["--report"]) == 85
+    assert signal.getsignal(signal.SIGTERM) is handler
     assert sorted(path.name for path in (home / "points" / first).iterdir()) == sorted([*studies.SMALL, studies.COST])
     assert json.loads((home / "points" / first / studies.COST).read_text())["cpu_seconds"] > 0
     assert "**1 of 2 points**" in (home / "README.md").read_text()
@@ -76,14 +78,15 @@ def test_a_study_goes_on_from_the_repository_alone(place, capfd):
 
 
 @pytest.mark.thorough
-def test_a_study_that_is_terminated_leaves_no_training_behind(place):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
+def test_a_study_that_is_stopped_leaves_no_training_behind(place, number, code):
     process = subprocess.Popen([sys.executable, str(ROOT / "scripts/studies.py"), "--threads", "1"])
     ledger = Ledger(Path("runs/sweeps/tiny-quick"))
     while not (running := [event for event in ledger.events() if event["state"] == "running"]):
         assert process.poll() is None
         time.sleep(0.2)
-    process.terminate()
-    assert process.wait(120) == 85
+    process.send_signal(number)  # to this process alone, as a shell's `kill`; Ctrl-C reaches `sweep run` as well
+    assert process.wait(120) == code
     ends = [event["state"] for event in ledger.events() if event["point"] == running[0]["point"]][1:]
     assert ends == ["preempted"] or ends == ["done"]  # on a machine so busy that it had ended before
     assert len([event for event in ledger.events() if event["state"] == "running"]) == 1  # no other was begun
