@@ -119,7 +119,7 @@ def test_answers_to_plain_text_are_refused_before_training(folder, tmp_path):
     data.collections["val"] = data.examples
     with pytest.raises(UserError, match=r"have no prompt \(text\).*Leave rouge_l"):
         fitted(module, data, tmp_path / "run")
-    assert module.window.counted == 0
+    assert module.window.last_count == 0
 
 
 def test_forgetting_is_the_loss_on_other_text(folder, tmp_path):
