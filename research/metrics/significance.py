@@ -68,7 +68,7 @@ def permutation_test(difference: np.ndarray, samples: int = 10_000, seed: int = 
     return (1 + hits) / (1 + samples)
 
 
-MOST = 2 * 10**7  # drawn examples of a bootstrap: a second
+MOST = 2 * 10**7  # examples that a bootstrap draws at most, in about a second
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float]:

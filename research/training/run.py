@@ -191,7 +191,9 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
             drop_checkpoints(out)
         summarise(tracker, out, metrics, module)
         return (
-            say_differences(out, differences, tracker) if differences else print_result(out, metrics, args.json, trainer.precision)
+            say_differences(out, differences, tracker)
+            if differences
+            else print_result(out, metrics, args.json, trainer.precision)
         )
 
 
