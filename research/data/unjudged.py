@@ -67,8 +67,7 @@ def read_corpus(
                 f"{path / tables[0]} say, or a folder of text files alone."
             )
         _refuse_columns(source, columns)
-        if path.name.lower().endswith(".txt") and path.is_file():
-            _refuse_cut(source, cut, "line")
+        _refuse_cut(source, None if path.is_dir() or path.name.lower().endswith(".md") else cut, "line")
         corpus = read_passages(path, (cut or Cut()).check(), bad)
     elif path.is_dir() and not tables:
         refuse_other_kinds(path, ", ".join(ENDINGS))
@@ -118,10 +117,7 @@ def read_queries(source: str | Path, columns: dict[str, str] | None = None, skip
 
 def _refuse_columns(source: str | Path, columns: dict[str, str] | None) -> None:
     if columns is not None:
-        raise UserError(
-            f"columns {columns} are named, and {source} is text, which has none; expected a table ({', '.join(ENDINGS)}). "
-            "Name none."
-        )
+        raise UserError(f"columns {columns} are named, and {source} is text, which has none; expected a table. Name none.")
 
 
 def _refuse_cut(source: str | Path, cut: Cut | None, unit: str) -> None:
@@ -245,8 +241,8 @@ def _renamed(rows: Rows, source: str, columns: dict[str, str], bad: BadRows) -> 
     for number, (where, row) in enumerate(rows, 1):
         for role in ("id", "text"):
             if role in columns and columns[role] not in row and (role == "id" or "title" not in columns):
-                meant = did_you_mean(columns[role], row)
-                detail = f"the row has no {columns[role]!r}, but {', '.join(row)}{meant and '.' + meant}"
+                near = did_you_mean(columns[role], row)
+                detail = f"the row has no {columns[role]!r}, but {', '.join(row)}{near and '.' + near}"
                 bad.report(where, "missing column", detail, f"Correct the column that is named for {role}, or mend the row")
                 break
         else:
