@@ -1,7 +1,7 @@
 """Finds texts in earlier stores of the same model and settings, so that a changed file costs its own passages and no others.
 
-A row depends on its batch by rounding (padding, kernels): about 1e-6 in fp32 and 1e-2 in bf16. So only `search` reuses rows,
-and keeps them apart; what `retrieve`, `mine` and `encode` compute is the same to the bit every time.
+A row depends on its batch by rounding (padding, kernels): by less than 1e-5 in fp32, and more in bf16. So only `search` reuses
+rows, and keeps them apart; what `retrieve`, `mine` and `encode` compute is the same to the bit every time.
 """
 
 from collections.abc import Iterable, Sequence
