@@ -146,7 +146,8 @@ def _as_settings(message: str) -> str:
     """Turn the options of `fit` in a reader's message into settings of a source's name, which every verb takes."""
     message = re.sub(r"--data\.(\w+) ([\w./]+\w)", r",\1=\2 behind the name of the source", message)
     columns = re.compile(r"--data\.columns '\{(.*?)\}'")
-    return columns.sub(lambda found: f"rows:FILE,{found[1].replace(': ', '=').replace(', ', ',')}", message)
+    message = columns.sub(lambda found: f"rows:FILE,{found[1].replace(': ', '=').replace(', ', ',')}", message)
+    return message.replace("data.columns", "the columns that the name of the source has")
 
 
 def divide(rows: Sequence[Triplets]) -> dict[str, list[Triplets]]:

@@ -129,6 +129,10 @@ def test_cures_are_settings_of_the_name(tmp_path, header, cells, cure):
         load(f"rows:{tmp_path / 'a.csv'}", "test")
     assert cure in str(error.value)
     assert "--data." not in str(error.value)
+    with pytest.raises(UserError) as error:
+        load(f"rows:{tmp_path / 'a.csv'},query={header.split(',')[0]},positive=nowhere", "test")
+    assert "'nowhere'" in str(error.value)
+    assert "data." not in str(error.value)
 
 
 def test_a_training_takes_its_split_with_its_negatives_and_measures_on_the_others(tmp_path):
