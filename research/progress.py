@@ -57,7 +57,8 @@ def bar(total: int, desc: str, unit: str, initial: int = 0, quiet: bool = False)
         smoothing=0,
         ascii=True,
     )
-    logged.last_print_t -= INTERVAL - FIRST
+    if not logged.disable:  # the user may have set TQDM_DISABLE
+        logged.last_print_t -= INTERVAL - FIRST
     return logged
 
 

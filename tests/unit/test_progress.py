@@ -71,3 +71,11 @@ def test_a_bar_within_a_bar_moves_no_cursor():
     assert "train: 100%" in shown
     assert "validate:  50%" in shown
     assert "\x1b" not in shown
+
+
+def test_bars_that_the_user_has_switched_off_stay_off():
+    """tqdm reads TQDM_DISABLE when it is imported."""
+    code = "from research.progress import each; print(sum(each([1, 2, 3], 'count', 'number')))"
+    environment = {**os.environ, "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("6\n", "")
