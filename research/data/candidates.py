@@ -1,6 +1,7 @@
 """Candidate groups for the cross-encoder: a query, a relevant document, and what a retriever ranked high beside it."""
 
 import glob
+import itertools
 import random
 from pathlib import Path
 
@@ -193,9 +194,10 @@ class CandidateData(RetrievalData):
 
     def training_texts(self, most: int) -> dict[str, tuple[list[tuple[str, str]], int]]:
         """Return up to `most` of the pairs that are trained on, evenly spread, and how many there are."""
-        pairs = [(query.text, doc) for query in self.queries for doc in (*query.positives, *query.negatives)]
-        some = evenly_spaced(pairs, most)
-        return {"pairs": ([(text, self.corpus[doc].content) for text, doc in some], len(pairs))}
+        count = sum(len(query.positives) + len(query.negatives) for query in self.queries)
+        pairs = ((query.text, doc) for query in self.queries for doc in (*query.positives, *query.negatives))
+        some = itertools.islice(pairs, 0, None, -(-count // most))  # never all of them: MS MARCO has millions
+        return {"pairs": ([(text, self.corpus[doc].content) for text, doc in some], count)}
 
     def collate(self, model: nn.Module) -> CandidateCollate:
         """Return what makes batches for this model."""

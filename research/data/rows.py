@@ -1,4 +1,7 @@
-"""Reads the rows of a data file one at a time, and handles bad rows; all readers of files use this."""
+"""Reads the rows of a data file one at a time, and handles bad rows; all readers of files use this.
+
+Longer than most files: what counts as a bad row, and when leaving it out helps, is decided here alone.
+"""
 
 import contextlib
 import gzip

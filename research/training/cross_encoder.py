@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import lightning as L
 import peft
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import set_dropout
 from research.ranges import BelowOne, check_types
 from research.training.base import TrainingModule, check_choice
+from research.training.cut import say_cut_training
 from research.training.optimisation import Optimisation
 from research.training.validation import evaluate_reranking
 from research.types import CandidateBatch, TokenBatch
@@ -87,6 +89,10 @@ class CrossEncoderModule(TrainingModule):
         evaluation = evaluate_reranking(self, data.collections[name], data.runs[name], data.depth, self.metrics)
         self.per_query, self.answers = evaluation
         return self.means()
+
+    def say_cut(self, data: L.LightningDataModule, name: str) -> dict[str, int]:
+        """Report and count the training texts of which the model reads only a part."""
+        return say_cut_training(self.model, data, name)
 
     def save(self, folder: Path) -> None:
         """Write the model in the format that `retrieve --reranker` and sentence-transformers' CrossEncoder load."""

@@ -3,21 +3,21 @@
 from collections.abc import Callable, Sequence
 
 import lightning as L
+from torch import nn
 
 from research.models.cut import CutCount
 from research.retrieval.encode import say_cut
 from research.retrieval.rerank import say_cut_pairs
-from research.training.base import TrainingModule
 
 LOOKED_AT = 2048  # texts of a kind: a second on one core. Fewer are counted exactly, of more that many, evenly spread
 BATCH = 64
 
 
-def say_cut_training(module: TrainingModule, data: L.LightningDataModule, name: str) -> dict[str, int]:
+def say_cut_training(model: nn.Module, data: L.LightningDataModule, name: str) -> dict[str, int]:
     """Report the training texts that the model cuts, if there are any.
 
     Args:
-        module: with the model.
+        model: a dual encoder or a cross-encoder.
         data: says which texts it trains on.
         name: of the model.
 
@@ -31,13 +31,13 @@ def say_cut_training(module: TrainingModule, data: L.LightningDataModule, name: 
         of = " that are trained on" + (f" and were looked at, of {count:,}," if count > len(texts) else "")
         cut = CutCount()
         if kind == "pairs":
-            tokens = module.model.tokenize(*map(list, zip(*texts, strict=True)))
-            _make(tokens["input_ids"], lambda some, tokens=tokens: module.model.collate(tokens, some))
+            tokens = model.tokenize(*map(list, zip(*texts, strict=True)))
+            _make(tokens["input_ids"], lambda some, tokens=tokens: model.collate(tokens, some))
             cut.add(tokens["input_ids"])
-            say_cut_pairs(cut, module.model, name, of, "--model.max_length")
+            say_cut_pairs(cut, model, name, of, "--model.max_length")
         else:
             role = "query" if kind == "queries" else "doc"
-            tower = getattr(module.model, role)
+            tower = getattr(model, role)
             rows = tower.tokenize(texts, role)
             _make(rows, lambda some, rows=rows, tower=tower: tower.features([rows[i] for i in some]))
             cut.add(rows)

@@ -20,6 +20,7 @@ from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import freeze_pooler, set_dropout
 from research.ranges import BelowOne, FinitePositive, check_types
 from research.training.base import TrainingModule, check_choice
+from research.training.cut import say_cut_training
 from research.training.optimisation import Optimisation
 from research.training.validation import evaluate_retrieval
 from research.types import PairBatch, TokenBatch
@@ -155,6 +156,10 @@ class DualEncoderModule(TrainingModule):
         """Compute the mean metrics on a collection of the DataModule, by exact search over all of its documents."""
         self.per_query, self.answers = evaluate_retrieval(self, self.trainer.datamodule.collections[name], self.metrics)
         return self.means()
+
+    def say_cut(self, data: L.LightningDataModule, name: str) -> dict[str, int]:
+        """Report and count the training texts of which the model reads only a part."""
+        return say_cut_training(self.model, data, name)
 
     def save(self, folder: Path) -> None:
         """Write the model in the format that other verbs and sentence-transformers load."""

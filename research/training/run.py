@@ -1,4 +1,7 @@
-"""What fit, validate and test do: a configuration becomes a model, its data and a run folder around Lightning's Trainer."""
+"""What fit, validate and test do: a configuration becomes a model, its data and a run folder around Lightning's Trainer.
+
+Longer than most files: the order of a training, from the lock to the last line of output, is read here in one place.
+"""
 
 import argparse
 import contextlib

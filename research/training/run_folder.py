@@ -16,7 +16,6 @@ from research.runs.known_code import fingerprints_of, stale_because
 from research.runs.layout import CHECKPOINTS, METRICS, PROVENANCE
 from research.runs.writers import write_config, write_provenance
 from research.training.base import TrainingModule
-from research.training.cut import say_cut_training
 from research.training.normal_form import take_normal_form
 
 
@@ -113,7 +112,7 @@ def write_origin(
         processes=trainer.world_size,
         point=point,
         fingerprint=code,
-        **say_cut_training(module, data, resolved["model"]["init_args"].get("model", "the model")),
+        **module.say_cut(data, resolved["model"]["init_args"].get("model", "the model")),
         **facts,
     )
     write_config(out, resolved)
