@@ -66,18 +66,20 @@ def test_this_code_is_listed():
 def test_the_fingerprint_holds_all_code_that_a_training_loads(head, name, trainer):
     """What Python has loaded by the end of a training, of the rooms that compute, is what the walk over imports reached."""
     script = (
-        "import sys, research.cli\n"
+        "import sys, research.cli, research.data.sources\n"
+        "print(*(one.__file__ for name, one in sys.modules.items() if name.startswith('research.')))\n"
         f"code = research.cli.main(['fit', '-c', '{name}.yaml', '--out', 'new', '--wandb', 'disabled'])\n"
         "print(code, *(one.__file__ for name, one in sys.modules.items() if name.startswith('research.')))"
     )
     environment = os.environ | {"TANDEM_CACHE": "cache", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
-    code, *files = done.stdout.splitlines()[-1].split()
+    checks, *_, last = done.stdout.splitlines()
+    code, *files = last.split()
     assert code == "0", done.stderr
     loaded = {path for path in map(Path, files) if path.relative_to(PACKAGE).with_suffix("").parts[0] in COMPUTES}
     assert PACKAGE / "training/optimisation.py" in loaded
     # the verbs' own: what they make of options is in the configuration, or they refuse it
-    of_verbs = {PACKAGE / name for name in ("training/arguments.py", "training/places.py", "data/sources.py")}
+    of_verbs = {*map(Path, checks.split()), PACKAGE / "training/arguments.py", PACKAGE / "training/places.py"}
     assert loaded - of_verbs <= {*reached_files(*TRAINERS[trainer])}
 
 
