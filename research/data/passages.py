@@ -85,12 +85,13 @@ def read_passages(source: Path, cut: Cut, bad: BadRows) -> Passages:
     if not source.is_dir() and not source.name.lower().endswith(".md"):
         for where, text in read_lines(source):
             corpus.add(name_of(source.name, where), Document("", text), source.name)
+        say(f"{source}: {len(corpus):,} passages, each a line (in a folder, or named .md, a text is cut by its words)")
         return corpus
     files = [source]
     if source.is_dir():
         files = sorted(_texts_in(source))
         _say_others(source)
-    blank = []
+    blank, unreadable = [], 0
     for path in files:
         file = path.relative_to(source).as_posix() if path != source else path.name
         name = _plain(file)
@@ -104,6 +105,7 @@ def read_passages(source: Path, cut: Cut, bad: BadRows) -> Passages:
             if not bad.skip:
                 raise UserError(f"{str(error).removesuffix('.')}{bad.offer('leave such files out, counted')}.") from None
             bad.report(str(path), "unreadable files", str(error), "")
+            unreadable += 1
             continue
         passages = cut_passages(text, cut)
         title = _title(path, text)
@@ -114,7 +116,10 @@ def read_passages(source: Path, cut: Cut, bad: BadRows) -> Passages:
         say(f"{source}: {len(blank):,} files hold no word and are left out, {blank[0]} for example")
     if not corpus:
         raise UserError(f"{source} holds no word in {len(files)} text files; expected one or more. Name another folder.")
-    say(f"{source}: {len(corpus):,} passages of up to {cut.words} words (overlap {cut.overlap}) from {len(files):,} files")
+    read = len(files) - len(blank) - unreadable
+    overlap = f"overlap {cut.overlap}, more in a file's last one"
+    count = f"{read:,} file{'s' if read > 1 else ''}"
+    say(f"{source}: {len(corpus):,} passages of up to {cut.words} words ({overlap}) from {count}")
     return corpus
 
 

@@ -104,6 +104,7 @@ def read_queries(source: str | Path, columns: dict[str, str] | None = None, skip
         {'questions.txt#1': 'who makes honey?', 'questions.txt#2': 'how is cloth made?'}
     """
     path, bad = Path(source), BadRows(skip_bad_rows)
+    bad.columns = "--query-columns"
     if path.name.lower().endswith(".txt"):
         _refuse_columns(source, columns)
         queries = {name_of(path.name, where): text.strip() for where, text in read_lines(path)}
@@ -123,8 +124,8 @@ def _refuse_columns(source: str | Path, columns: dict[str, str] | None) -> None:
 def _refuse_cut(source: str | Path, cut: Cut | None, unit: str) -> None:
     if cut is not None:
         raise UserError(
-            f"{source} has a passage a {unit}, and --passage-words {cut.words} --passage-overlap {cut.overlap} cut .md files "
-            "and folders of texts; expected one of these with them. Leave both out."
+            f"{source} has a passage a {unit}, and a length of passages ({cut.words} words, overlap {cut.overlap}) is for .md "
+            "files and folders of texts; expected one of these with --passage-words and --passage-overlap. Leave them out."
         )
 
 
@@ -175,7 +176,7 @@ def _rows(source: str | Path, known: dict[str, tuple[str, ...]], columns: dict[s
         raise UserError(f"{source} is of no known format; expected {FORMATS}. Rename or convert it.")
     for role in columns or ():
         if role not in known:
-            raise UserError(f"--columns names the role {role!r}, which is not known; {suggest(role, known)}. Correct it.")
+            raise UserError(f"{bad.columns} names the role {role!r}, which is not known; {suggest(role, known)}. Correct it.")
     names = {name for role in known.values() for name in role}
     if columns is None and Path(source).is_file() and is_triples(Path(source), [*names, *itertools.chain(*NEAR.values())]):
         rows = _without_header(Path(source), list(known), bad)
@@ -184,7 +185,7 @@ def _rows(source: str | Path, known: dict[str, tuple[str, ...]], columns: dict[s
     first = next(rows, None)
     if first is None:
         return iter(())
-    columns = columns or _columns_of(*first, known)
+    columns = columns or _columns_of(*first, known, bad.columns)
     return _renamed(itertools.chain([first], rows), str(source), columns, bad)
 
 
@@ -196,7 +197,7 @@ def _without_header(path: Path, roles: list[str], bad: BadRows) -> Rows:
         if not count and all(re.fullmatch(r"[^\W\d][\w-]*", cell) for cell in cells):
             raise UserError(
                 f"{where}: {', '.join(cells)} seem to name columns; expected usual names, or texts. Name their roles with "
-                f"--columns, or, if they are texts, put the line {' TAB '.join((roles[0], roles[-1]))} before them."
+                f"{bad.columns}, or, if they are texts, put the line {' TAB '.join((roles[0], roles[-1]))} before them."
             )
         count = count or len(cells)
         if len(cells) == count <= len(roles):
@@ -206,7 +207,7 @@ def _without_header(path: Path, roles: list[str], bad: BadRows) -> Rows:
             bad.report(where, "wrong number of cells", f"the line has {len(cells)} cells, expected {expected}", "Mend the line")
 
 
-def _columns_of(where: str, row: dict, known: dict[str, tuple[str, ...]]) -> dict[str, str]:
+def _columns_of(where: str, row: dict, known: dict[str, tuple[str, ...]], option: str) -> dict[str, str]:
     """Map roles to columns by the first row; without an id column the role id is missing.
 
     Raises:
@@ -222,7 +223,7 @@ def _columns_of(where: str, row: dict, known: dict[str, tuple[str, ...]]) -> dic
         raise UserError(
             f"{where}: the row has the columns {', '.join(row)}; expected {expected}"
             + (f", and {wrong[1]!r} may be meant for {known[wrong[0]][0]!r}" if wrong else "")
-            + f". Name them: --columns '{{{spelt}}}', or rename the columns."
+            + f". Name them: {option} '{{{spelt}}}', or rename the columns."
         )
     return columns
 

@@ -211,12 +211,13 @@ def result_lines(
         yield {"query_id": query, "query": queries[query], "hits": hits}
 
 
-def readable(lines: Iterator[dict], width: int) -> Iterator[str]:
-    """Lay out results for people: a query, and below it its hits, each with the first lines of its text."""
+def readable(lines: Iterator[dict], width: int, whole: bool = False) -> Iterator[str]:
+    """Lay out results for people: a query, and below it its hits, each with the first lines of its text, or all of it."""
     for line in lines:
         yield f"{line['query_id']}: {line['query']}"
         for hit in line["hits"]:
             yield f"  {hit['rank']:>2}. {hit['score']:.4f}  {hit['id']}" + (f"  {hit['title']}" if hit["title"] else "")
-            begin = hit["text"][: LINES * width]  # a document may be a book
-            yield from (f"      {row}" for row in textwrap.wrap(begin, width - 6, max_lines=LINES, placeholder=" …"))
+            text = hit["text"] if whole else hit["text"][: LINES * width]  # a document may be a book
+            rows = textwrap.wrap(text, width - 6, max_lines=None if whole else LINES, placeholder=" …")
+            yield from (f"      {row}" for row in rows)
         yield "" if line["hits"] else "  (nothing found)\n"

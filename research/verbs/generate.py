@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from research.data.tables import is_table
 from research.errors import UserError
 from research.metrics import scores
 from research.models.device import add_device
@@ -23,6 +24,9 @@ from research.verbs import options
 
 if TYPE_CHECKING:  # it imports torch
     from research.rag.answers import Answers, Question
+
+
+SHOWN = 3  # answers, where a file has all of them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line, each a user's turn")
     group.add_argument("--raw", action="store_true", help="--prompts as they stand, without the chat template")
     group = parser.add_argument_group(options.OUTPUT)
-    group.add_argument("--out", type=Path, metavar="DIR", help="answers.jsonl and metrics.json")
+    group.add_argument("--out", type=Path, metavar="DIR", help="answers.jsonl and metrics.json; else all answers on stdout")
     group = parser.add_argument_group(options.CHOICES)
     group.add_argument("--max-new-tokens", type=int, default=64, help="the longest answer (64)")
     group.add_argument("--max-prompt-tokens", type=int, default=1024, help="longer prompts are left out, counted (1024)")
@@ -89,6 +93,11 @@ def _check(args: argparse.Namespace) -> None:
     if (args.data is None) == (args.prompts is None):
         given = "both --data and --prompts" if args.data is not None else "neither --data nor --prompts"
         raise UserError(f"{given}; expected one of them, the prompts to answer. Name one.")
+    if args.prompts is not None and is_table(str(args.prompts)):
+        raise UserError(
+            f"--prompts {args.prompts} is a table; expected a text file, a prompt a line. Pass --data {args.prompts} for rows "
+            "of prompts and completions, or write the prompts alone into a .txt file."
+        )
     if args.split is not None and args.data is not None and Path(args.data).is_file() and "[" not in args.split:
         raise UserError(
             f"--split {args.split} of {args.data}, a file without splits; expected none, or a slice of its rows. "
@@ -106,16 +115,22 @@ def _check(args: argparse.Namespace) -> None:
 def _print(args: argparse.Namespace, questions: "list[Question]", by_model: "dict[str, Answers]") -> None:
     metrics = {label: answers.metrics for label, answers in by_model.items()}
     if args.json:
-        print(json.dumps({"metrics": list(metrics.values())[-1], "models": metrics, "out": args.out and str(args.out)}))
+        result = {"metrics": list(metrics.values())[-1], "models": metrics, "out": args.out and str(args.out)}
+        if args.out is None:
+            result["answers"] = {label: [answers.text(i) for i in range(len(questions))] for label, answers in by_model.items()}
+        print(json.dumps(result, ensure_ascii=False))
         return
-    for i, row in enumerate(questions[:3]):
+    shown = questions[:SHOWN] if args.out is not None else questions
+    for i, row in enumerate(shown):
         prompt = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1].get("content") or ""
         print(f"» {' '.join(prompt.split())[:100]}")
         if row["reference"] is not None:
             print(f"  reference: {' '.join(row['reference'].split())[:100]}")
         for label, answers in by_model.items():
             text = " ".join((answers.text(i) or "").split())
-            print(f"  {label}: {text[:200] or '(empty)'}")
+            print(f"  {label}: {(text if args.out is None else text[:200]) or '(empty)'}")
+    if len(shown) < len(questions):
+        print(f"… and {len(questions) - len(shown):,} more in {args.out / 'answers.jsonl'}")
     if any(metrics.values()):
         print("\n" + scores.table(metrics))
     if args.out is not None:

@@ -5,12 +5,13 @@
   research search --data beir:my_folder --query "a" --query "b" --pretty
 
 A line is {"query_id", "query", "hits": [{"rank", "id", "score", "title"}, …]}, best first; --texts adds each hit's text. Where
---corpus is text files, a hit also has "file", its path in that folder.
+--corpus is text files, a hit also has "file", its path in that folder. --pretty shows the first lines of each hit, with --texts
+all of it.
 
 --corpus takes .jsonl, .json, .csv, .tsv (also .gz) and .parquet with the columns _id (or id), title and text (rows without
-an id are known by file#row); .txt, a passage a line (file#line); .md, and a folder of .txt and .md files (linked subfolders
-too), each a document that is cut to passages (file#passage). --queries takes the same tables with _id and text, or .txt, a
-query a line.
+an id are known by file#row); .txt, a passage a line (file#line); .md, and a folder of .txt and .md files (with linked
+subfolders, without hidden ones), each a document that is cut to passages (file#passage). --queries takes the same tables with
+_id and text, or .txt, a query a line.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--out", type=Path, metavar="FILE", help="write the results there, instead of stdout")
     group = parser.add_argument_group(options.CHOICES)
     group.add_argument("--top-k", type=int, default=10, help="documents a query (10)")
-    group.add_argument("--texts", action="store_true", help="documents' texts too")
+    group.add_argument("--texts", action="store_true", help="documents' texts too, with --pretty whole")
     group.add_argument("--pretty", action="store_true", help="results to be read, instead of JSON lines")
     group = options.add_index(parser)
     group.add_argument("--store", type=Path, metavar="DIR", help="keep embeddings there: only new texts are encoded")
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     files = corpus.files if isinstance(corpus, Passages) else None
     lines = result_lines(ranking, queries, corpus, args.texts or args.pretty, files)
     width = shutil.get_terminal_size().columns
-    text = readable(lines, width) if args.pretty else (json.dumps(line, ensure_ascii=False) for line in lines)
+    text = readable(lines, width, args.texts) if args.pretty else (json.dumps(line, ensure_ascii=False) for line in lines)
     if args.out is None:
         for line in text:
             print(line)

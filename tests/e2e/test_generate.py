@@ -104,6 +104,29 @@ def test_prompts_from_a_file_have_no_metrics(research, models, tmp_path):
     assert "rouge" not in result.out
 
 
+def test_no_answer_is_computed_and_hidden(research, models, tmp_path):
+    """Without --out all of them are printed, or stand in the JSON line; with it, a line says where the others are."""
+    (tmp_path / "p.txt").write_text("".join(f"question {i}\n" for i in range(5)))
+    words = ("generate", "--model", models / "base", "--prompts", tmp_path / "p.txt", "--max-new-tokens", 4)
+    assert [f"» question {i}" in research(*words).out for i in range(5)] == [True] * 5
+    (answers,) = research(*words, "--json").json["answers"].values()
+    assert len(answers) == 5
+    written = research(*words, "--out", tmp_path / "out")
+    assert written.out.count("» question") == 3
+    assert f"… and 2 more in {tmp_path / 'out/answers.jsonl'}" in written.out
+    assert "answers" not in research(*words, "--out", tmp_path / "out", "--json").json
+
+
+def test_a_report_of_answers_says_what_it_cannot_show(research, models, tmp_path):
+    (tmp_path / "p.txt").write_text("who is it\n")
+    words = ("generate", "--model", models / "base", "--prompts", tmp_path / "p.txt", "--max-new-tokens", 4)
+    assert research(*words, "--out", tmp_path / "answers").code == 0
+    result = research("report", tmp_path / "answers", "--out", tmp_path / "report")
+    assert result.code == 2
+    assert "a run of `research generate`" in result.err
+    assert "answers.jsonl" in result.err
+
+
 def test_tokenize_shows_tokens_shapes_and_what_is_learned(research, models, data):
     shown = research("tokenize", "--model", models / "base", "--data", data, "--row", 2, "--json").json
     row = rows(9)[2]
@@ -123,6 +146,7 @@ def test_tokenize_shows_tokens_shapes_and_what_is_learned(research, models, data
     [
         (("--data", "rows.jsonl", "--prompts", "p.txt"), "both --data and --prompts"),
         ((), "neither --data nor --prompts"),
+        (("--prompts", "hits.jsonl"), "is a table; expected a text file, a prompt a line. Pass --data hits.jsonl"),
         (("--prompts", "nope.txt"), "nope.txt does not exist"),
         (("--data", "rows.jsonl", "--max-new-tokens", "0"), "expected 1"),
         (("--data", "rows.jsonl", "--temperature", "-1"), "--temperature -1"),

@@ -113,6 +113,16 @@ def test_pretty_results_are_read_by_people(research, passages):
     assert snippet.strip() == PASSAGES["bees"]
 
 
+def test_pretty_results_are_whole_where_texts_are_asked_for(research, tmp_path):
+    text = " ".join(f"honey{i}" for i in range(300))
+    (tmp_path / "long.jsonl").write_text(json.dumps({"_id": "long", "text": f"honey {text} end"}) + "\n")
+    words = ("search", "--corpus", tmp_path / "long.jsonl", "--query", "honey", "--retriever", "bm25", "--pretty")
+    short, whole = research(*words).out, research(*words, "--texts").out
+    assert "…" in short
+    assert "honey299 end" not in short
+    assert f"honey {text} end" in " ".join(whole.split())
+
+
 def test_a_store_keeps_the_embeddings_and_encodes_what_is_new(research, passages, tiny_bert, tmp_path):
     search = ["search", "--query", "honey", "--retriever", tiny_bert, "--store", tmp_path / "store", "--corpus"]
     first = research(*search, passages)
@@ -190,10 +200,11 @@ def test_hnsw_finds_what_exact_search_finds(research, collection, tiny_bert):
         ("--corpus {passages} --query a --bm25-k1 1", "--bm25-k1 1.0 is for bm25, which is not among the retrievers"),
         ("--corpus {passages} --query a --retriever bm25 --max-length 9", "--max-length 9 is for an encoder"),
         ("--corpus {passages} --query a --retriever bm25 --precision bf16", "--precision bf16 is for a model"),
-        ("--corpus {passages} --query a --retriever bm25 --passage-words 90", "has a passage a row, and --passage-words 90"),
-        ("--corpus lines.txt --query a --retriever bm25 --passage-overlap 9", "has a passage a line, and --passage-words 150"),
+        ("--corpus {passages} --query a --retriever bm25 --passage-words 90", "a passage a row, and a length of passages (90"),
+        ("--corpus lines.txt --query a --retriever bm25 --passage-overlap 9", "a passage a line, and a length"),
         ("--data builtin:stdlib --query a --passage-words 9", "--passage-words 9; expected it with --corpus"),
         ("--corpus lines.txt --query a --retriever bm25 --columns {{}}", "lines.txt is text, which has none"),
+        ("--corpus {passages} --queries asked.csv --retriever bm25", 'Name them: --query-columns \'{"text": "COLUMN"}\''),
         ("--corpus notes --query a --retriever bm25 --columns {{}}", "notes is text, which has none"),
         ("--corpus {passages} --queries lines.txt --retriever bm25 --query-columns {{}}", "lines.txt is text, which has none"),
     ],
@@ -201,6 +212,7 @@ def test_hnsw_finds_what_exact_search_finds(research, collection, tiny_bert):
 def test_wrong_input_is_refused_before_a_model_is_loaded(research, passages, monkeypatch, tmp_path, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lines.txt").write_text("a b\nc d\n")
+    (tmp_path / "asked.csv").write_text("frage\nwho?\n")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/a.md").write_text("# A\nb c\n")
     monkeypatch.setattr("research.models.dual_encoder.DualEncoder.load", lambda *args, **more: pytest.fail("loaded"))

@@ -143,7 +143,7 @@ def test_a_folder_of_texts_is_cut_to_passages(write, tmp_path, capsys):
         "deep/a_b.txt#2": Document("a b", "three four five"),
     }
     err = capsys.readouterr().err
-    assert "6 passages of up to 3 words (overlap 1) from 3 files" in err
+    assert "6 passages of up to 3 words (overlap 1, more in a file's last one) from 2 files" in err
     assert "hold no word and are left out, empty.txt for example" in err
     assert "1 files of other kinds are left out (.pdf); .txt and .md are read" in err
 
