@@ -33,6 +33,7 @@ class BadRows:
     Args:
         skip: False raises UserError at the first bad row; True skips bad rows and counts them.
         option: how the user asks for that, which refusals propose; None where nobody can.
+        columns: the option that names columns; None follows from `option`.
 
     Attributes:
         counts: reason → rows that were skipped.
@@ -40,9 +41,9 @@ class BadRows:
         columns: the option that names the columns of a shape, for messages.
     """
 
-    def __init__(self, skip: bool = False, option: str | None = SKIPPING):
+    def __init__(self, skip: bool = False, option: str | None = SKIPPING, columns: str | None = None):
         self.skip, self.option = skip, option
-        self.columns = "data.columns" if option == SKIPPING_IN_TRAINING else "--columns"
+        self.columns = columns or ("data.columns" if option == SKIPPING_IN_TRAINING else "--columns")
         self.counts: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
 

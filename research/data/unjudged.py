@@ -103,8 +103,7 @@ def read_queries(source: str | Path, columns: dict[str, str] | None = None, skip
         >>> read_queries("questions.txt")
         {'questions.txt#1': 'who makes honey?', 'questions.txt#2': 'how is cloth made?'}
     """
-    path, bad = Path(source), BadRows(skip_bad_rows)
-    bad.columns = "--query-columns"
+    path, bad = Path(source), BadRows(skip_bad_rows, columns="--query-columns")
     if path.name.lower().endswith(".txt"):
         _refuse_columns(source, columns)
         queries = {name_of(path.name, where): text.strip() for where, text in read_lines(path)}

@@ -222,8 +222,8 @@ class RunFolder:
             raise UserError(f"run {self.path} is half-written: it has no {METRICS}. Finish it: {self.command('retrieve')}")
         if isinstance(metrics, dict) and metrics.get("kind") == "generate":
             raise UserError(
-                f"{self.path} is a run of `research generate`, which a report does not show; expected one of retrieve, evaluate "
-                "or fit. Its answers are in answers.jsonl and its metrics in metrics.json; leave it out."
+                f"{self.path} is a run of `research generate`, which a report does not show; expected one of retrieve, "
+                "evaluate or fit. Its answers are in answers.jsonl and its metrics in metrics.json; leave it out."
             )
         missing = [key for key in STAGE_KEYS if not metrics.get(key)] if isinstance(metrics, dict) else STAGE_KEYS
         if missing or not isinstance(metrics["stages"], dict):
