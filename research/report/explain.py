@@ -32,7 +32,7 @@ TEST = (
 TIME = (
     "Total time of answering all queries in one batch, encoding of the queries included, divided by their number. A "
     "fused system needs all its parts, and its time is their sum. Encoding the documents and building the index come "
-    "before and are not in it."
+    "before and are not in it. It is the machine's at that moment: runs made beside other work do not compare."
 )
 ANN = (
     "An HNSW index looks at part of the documents only. ANN recall is the share of the documents an exact search "

@@ -9,13 +9,14 @@ import numpy as np
 from research.metrics.families import holm
 from research.metrics.significance import Comparison, bootstrap_interval, compare
 from research.report import sheets as sheet
-from research.report.numbers import column, p_value, share, signed
+from research.report.numbers import column, p_value, plain, share, signed
 from research.report.systems import Row, Systems
 
 TITLES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "precision": "Precision"}
 NOTHING = sheet.NOTHING
 ALPHA = 0.05
 LEAK = "‡"
+MOMENTS = "Times are those of the machine while each run was made: runs made beside other work do not compare."
 MOST_PAIRED = 20  # systems; more make a table that nobody reads
 
 
@@ -167,17 +168,38 @@ def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
             f"{title(metric)} by system",
             list(columns),
             [list(cells) for cells in zip(*columns.values(), strict=True)],
-            notes + leak_notes(rows) + repeated(rows),
+            notes + leak_notes(rows) + reading_notes(rows) + repeated(rows),
         )
     ]
     for name, table, note in (
         ("metrics", metrics_table(rows), notes[0].replace(" with 95% bootstrap intervals", "")),
-        ("cost", cost_table(rows), "Best bold."),
+        ("cost", cost_table(rows), "Best bold." + (f" {MOMENTS}" if len({row.run for row in rows}) > 1 else "")),
     ):
         if table is not None:
             body = [[name_cell, *map(_sheet_cell, cells)] for name_cell, cells in zip(name_cells, table.body, strict=True)]
             tables.append(sheet.Sheet(name, table.title, ["system", *table.columns], body, [note]))
     return tables
+
+
+def reading_notes(rows: list[Row]) -> list[str]:
+    """Say that encoders were compared which read different lengths, and how each reranker was used."""
+    lengths = {
+        row.label: row.facts["max_length"] for row in rows if row.stage.startswith("dense") and "max_length" in row.facts
+    }
+    notes = []
+    if len({*lengths.values()}) > 1:
+        each = ", ".join(f"{label} {length:,}" for label, length in lengths.items())
+        notes.append(f"The encoders read different numbers of a document's tokens ({each}): a difference may come from that.")
+    reranked = [row for row in rows if "depth" in row.facts]
+    return notes + [f"{row.label}: the first {row.facts['depth']} re-ordered{mix_words(row.facts)}." for row in reranked]
+
+
+def mix_words(facts: dict) -> str:
+    """Write `, λ .25 chosen on dev`: the retriever's share beside the reranker's score; "" where the reranker is alone."""
+    mix, split = facts.get("mix"), facts.get("mix_split")
+    if mix is None or not (mix or split):
+        return ""
+    return f", λ {plain(mix)}" + (f" chosen on {split}" if split else "")
 
 
 def leak_notes(rows: list[Row]) -> list[str]:

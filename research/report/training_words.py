@@ -26,7 +26,15 @@ def validated_on(training: Training) -> str:
     source = val or training.run.options.get("data.train")
     if is_file(source):
         return Path(source).name + _slice(split)
-    return f"{split} of {val}" if val and split else str(val or split or "")
+    return f"{split} of {source_name(val)}" if val and split else str(val or split or "")
+
+
+def source_name(source: str) -> str:
+    """Shorten a data source for a heading: `rows:/home/me/faq.csv,query=Frage` → `rows:faq.csv`."""
+    kind, _, rest = source.partition(":")
+    if kind not in ("rows", "beir"):
+        return source
+    return f"{kind}:{','.join(Path(part).name for part in rest.split(',') if kind == 'beir' or '=' not in part)}"
 
 
 def _slice(split: Json) -> str:
@@ -67,7 +75,8 @@ def facts(training: Training) -> list[str]:
     phrases = [
         f"from {base(training)}",
         f"on {data(training)}",
-        f"{training.steps:,} step{'' if training.steps == 1 else 's'}" + (f" of {size:,}" if isinstance(size, int) else ""),
+        f"{training.steps:,} step{'' if training.steps == 1 else 's'}"
+        + (f" of {size:,} examples" if isinstance(size, int) else ""),
         _time(training.seconds),
         f"{plain(training.per_second)} examples/s" if training.per_second else None,
         f"lr peak {plain(training.lr)}" if training.lr else None,
@@ -85,7 +94,9 @@ def base(training: Training) -> str:
 def data(training: Training) -> str:
     """Name the data: `builtin:stdlib train, 1,814 examples`."""
     train, split = (training.run.options.get(f"data.{key}") for key in ("train", "train_split"))
-    source = f"{train}{_slice(split)}" if is_file(train) else " ".join(str(part) for part in (train, split) if part)
+    source = (
+        f"{train}{_slice(split)}" if is_file(train) else " ".join(source_name(str(part)) for part in (train, split) if part)
+    )
     recorded = training.run.provenance.get("data")
     sizes = recorded if isinstance(recorded, dict) else {}
     count = next((sizes[name] for name in ("examples", "queries") if isinstance(sizes.get(name), int)), None)

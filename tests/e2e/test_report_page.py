@@ -193,7 +193,7 @@ def test_a_real_training_is_told_as_its_folder_has_it(trained):
     assert (first["best"], first["step"]) == (metrics["metrics"]["mrr@10"], metrics["step"])
     assert first["untrained"] == pytest.approx(metrics["untrained"]["mrr@10"], abs=1e-9)
     page = (trained / "index.html").read_text(encoding="utf-8")
-    assert "on builtin:stdlib train, 32 examples\u00a0· 4 steps of 8" in page
+    assert "on builtin:stdlib train, 32 examples\u00a0· 4 steps of 8 examples" in page
     assert "temperature .05\u00a0· seed 0" in page
 
 

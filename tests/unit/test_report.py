@@ -8,7 +8,7 @@ import pytest
 
 from research.cli import main
 from research.errors import UserError
-from research.report import explain, markdown, notes, numbers, tables
+from research.report import explain, markdown, notes, numbers, tables, training_words
 from research.report.figures import of_latency
 from research.report.page import examples, html
 from research.report.systems import read_systems
@@ -110,6 +110,38 @@ def test_a_system_that_knows_the_queries_is_marked_wherever_its_numbers_stand(tm
     for written in (page, text, table):
         assert "was trained on some of these queries" in " ".join(written.split())
     assert not tables.leak_notes(runs.rows[:1])
+
+
+def test_encoders_that_read_different_lengths_and_rerankers_are_noted_wherever_they_are_compared(tmp_path):
+    stages = {
+        "dense": stage(A, "Long", model="long", max_length=256),
+        "dense2": stage(B, "Short", model="short", max_length=128),
+        "reranked": stage(B, "Short → R", model="r", max_length=512, depth=20, mix=0.7),
+    }
+    made = run_folder(tmp_path / "run", stages, mix={"mix": 0.7, "split": "dev"})
+    rows = read_systems([made]).rows
+    assert tables.reading_notes(rows) == [
+        "The encoders read different numbers of a document's tokens (Long 256, Short 128): a difference may come from that.",
+        "Short → R: the first 20 re-ordered, λ .7 chosen on dev.",
+    ]
+    assert tables.reading_notes(rows[:1]) == []
+    assert main(["report", str(made), "--out", str(tmp_path / "out")]) == 0
+    for name in ("index.html", "report.md", "tables/systems.tex", "tables/systems.md"):
+        text = " ".join((tmp_path / "out" / name).read_text().replace("&#39;", "'").split())
+        assert "different numbers of a document's tokens" in text, name
+
+
+@pytest.mark.parametrize(
+    ("source", "short"),
+    [
+        ("rows:/home/me/faq.csv,query=Question asked,positive=A/b", "rows:faq.csv"),
+        ("rows:a/train.csv,a/test.csv", "rows:train.csv,test.csv"),
+        ("beir:/data/scifact", "beir:scifact"),
+        ("hf:BeIR/scifact", "hf:BeIR/scifact"),
+    ],
+)
+def test_a_heading_names_the_data_and_not_its_path(source, short):
+    assert training_words.source_name(source) == short
 
 
 def test_cost_table_has_only_columns_that_some_row_fills(two, tmp_path):

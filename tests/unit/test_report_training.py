@@ -88,7 +88,7 @@ def test_a_training_is_told_in_one_line(tmp_path):
     assert training_words.facts(training) == [
         "from some/base",
         "on beir:x train, 1,234 examples",
-        "4 steps of 8",
+        "4 steps of 8 examples",
         "1 min 10 s",
         "8 examples/s",
         "lr peak 1e−4",

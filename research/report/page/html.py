@@ -11,7 +11,6 @@ from research.report import explain, provenance, tables, training_words
 from research.report.figures.render import MISSING, can_draw
 from research.report.figures.theme import SIGNS, Figure, for_page, look
 from research.report.notes import notes
-from research.report.numbers import plain
 from research.report.page import examples
 from research.report.page.explorer import Explorer
 from research.report.sheets import Sheet
@@ -30,7 +29,7 @@ def heading(runs: Systems | None) -> str:
     """Write the heading: `Retrieval on builtin:stdlib, test split`; `Training runs` where nothing was tested."""
     if runs is None:
         return "Training runs"
-    return f"Retrieval on {runs.data['source']}, {runs.data['split']} split"
+    return f"Retrieval on {training_words.source_name(runs.data['source'])}, {runs.data['split']} split"
 
 
 def page(
@@ -63,7 +62,7 @@ def page(
         latency: quality against time with their SVG: for a wide page and for a phone.
         curves: of each training, with their SVG; without any, each says what it lacks.
     """
-    folders = runs.folders if runs else []
+    folders, rows = runs.folders if runs else [], [line.row for line in lines]
     values = _tested(runs, lines, latency) if runs else {"lines": lines}
     text = (
         _environment()
@@ -74,7 +73,7 @@ def page(
             made_from=made_from,
             tested=runs is not None,
             heading=title,
-            notes=[*warnings, *tables.leak_notes([line.row for line in lines]), *notes(folders, trainings)],
+            notes=[*warnings, *tables.leak_notes(rows), *tables.reading_notes(rows), *notes(folders, trainings)],
             sheets=sheets,
             lead=sum(sheet.name in LEAD for sheet in sheets),
             warnings=warnings,
@@ -155,13 +154,5 @@ def _settings(facts: dict) -> str:
     """Write the settings that distinguish a system from another of the same name, in a few words."""
     parts = [form.format(facts[name]) for name, form in SETTINGS.items() if name in facts]
     if "depth" in facts:
-        parts.append(f"depth {facts['depth']}" + _mix(facts))
+        parts.append(f"depth {facts['depth']}" + tables.mix_words(facts))
     return " · ".join(parts) or str(facts.get("model", ""))
-
-
-def _mix(facts: dict) -> str:
-    """Write `, λ .25 chosen on dev`: the retriever's share beside the reranker's score; "" where the reranker is alone."""
-    mix, split = facts.get("mix"), facts.get("mix_split")
-    if mix is None or not (mix or split):
-        return ""
-    return f", λ {plain(mix)}" + (f" chosen on {split}" if split else "")
