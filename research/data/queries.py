@@ -115,7 +115,8 @@ def load_training(
         if any((assigned[query] == fold) != (fold_alone == fold) for query, fold_alone in alone.items()):
             fingerprint = hash_json([fingerprint, "folds of queries that share documents"])  # other queries than once
         queries = [query for query in queries if assigned[query.query_id] != fold]
-    if limit is not None:
+    if limit is not None and limit < len(queries):
+        say(f"{train}: {limit:,} of {len(queries):,} queries are trained on (data.limit)")
         queries = evenly_spaced(queries, limit)
     if not queries:
         raise UserError(f"{train} leaves no training query; expected one or more. Name another split, or a smaller fold.")

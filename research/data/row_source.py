@@ -6,7 +6,9 @@ are added later move no query from one split to another. Queries of equal text, 
 together.
 """
 
+import functools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +18,7 @@ from research.data.folds import assign_folds
 from research.data.rows import BadRows, refuse_missing
 from research.data.shapes.columns import ROLES, SEVERAL, Columns
 from research.data.shapes.reading import read_training
-from research.data.tables import parts_of, split_in, splits_of
+from research.data.tables import local_files, parts_of, split_in, splits_of
 from research.errors import UserError, suggest
 from research.progress import say
 from research.types import Corpus, Document, Qrels, Queries, Triplets
@@ -127,19 +129,36 @@ def read_splits(name: str, bad: BadRows) -> dict[str, list[Triplets]]:
     Raises:
         UserError: as `parse_rows` and `read_training`.
     """
-    source = parse_rows(name)
+    paths = [Path(path) for part in parse_rows(name).parts for path in (local_files(part) if Path(part).is_dir() else [part])]
+    stamps = tuple((str(path), (facts := path.stat()).st_mtime_ns, facts.st_size) for path in paths)
+    splits, counts, kept = _read_once(name, bad.skip, bad.option, stamps)
+    bad.counts.update(counts)
+    bad.kept.update(kept)
+    return splits
 
+
+@functools.lru_cache(maxsize=2)
+def _read_once(
+    name: str, skip: bool, option: str | None, stamps: tuple
+) -> tuple[dict[str, list[Triplets]], Counter[str], Counter[str]]:
+    """Read the rows, and report about them, once a process while they are unchanged: fit asks for each split.
+
+    Returns:
+        Each split's rows, and what was skipped and kept as `BadRows` counts it.
+    """
+    source, bad = parse_rows(name), BadRows(skip, option)
     options = source.columns, source.positive_from, source.corpus_file, source.queries_file
     try:
         if (files := source.files) is not None:
-            return {split: read_training(*file, bad, *options) for split, file in files.items()}
+            splits = {split: read_training(*file, bad, *options) for split, file in files.items()}
+            return splits, bad.counts, bad.kept
         rows = read_training(",".join(source.parts), None, bad, *options)
     except UserError as error:
         raise UserError(_as_settings(str(error))) from None
     divided = divide(rows)
     counts = ", ".join(f"{split} {len(part):,}" for split, part in divided.items())
     say(f"{name}: {len(rows):,} queries, divided by a hash of their text: {counts}")
-    return divided
+    return divided, bad.counts, bad.kept
 
 
 def _as_settings(message: str) -> str:

@@ -16,6 +16,7 @@ from research.data.splits import Rows
 from research.data.table_files import ENDINGS
 from research.data.tables import is_table, local_files, read_table
 from research.errors import UserError, did_you_mean, suggest, suggest_file
+from research.progress import say
 from research.types import Corpus, Queries
 
 CORPUS = {"id": DOC_IDS, "title": ("title",), "text": ("text", "contents")}
@@ -78,6 +79,8 @@ def read_corpus(
     bad.say_counts(str(source))
     if not any(doc.content.strip() for doc in corpus.values()):
         raise UserError(f"{source} holds no text to search; expected one document or more. Name another file.")
+    if copies := len(corpus) - len({doc.content for doc in corpus.values()}):
+        say(f"{source}: {copies:,} of {len(corpus):,} documents repeat another's text; a search ranks each of them")
     return corpus
 
 

@@ -1,8 +1,10 @@
 """Names of files in a run folder, and which folders a command may write into."""
 
+import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from research.errors import UserError
@@ -23,6 +25,19 @@ LOCK = "lock"  # held by the command that writes into the folder
 MODEL = "model"  # folder of the best checkpoint: what verbs load
 STORE_FILES = (LOCK, "journal.jsonl", "embeddings.npy", "ids.json", "texts.npy", "store.json")
 LONGEST = 240  # bytes of a name: disks take 255, and a log of the name has an ending
+
+
+@contextlib.contextmanager
+def without_empty(out: Path) -> Iterator[None]:
+    """Remove a folder that is made within and still empty where the user's input is refused there."""
+    existed = out.exists()
+    try:
+        yield
+    except UserError:
+        if not existed:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def open_run_folder(out: Path) -> Path:

@@ -18,7 +18,7 @@ from research.ranges import BelowOne, check_types
 from research.training.base import TrainingModule, check_choice
 from research.training.cut import say_cut_training
 from research.training.optimisation import Optimisation
-from research.training.validation import evaluate_reranking
+from research.training.validation import evaluate_reranking, say_before
 from research.types import CandidateBatch, TokenBatch
 
 
@@ -86,6 +86,7 @@ class CrossEncoderModule(TrainingModule):
     def evaluate(self, name: str) -> dict[str, float]:
         """Compute the mean metrics of one of the DataModule's runs after the present model has re-ordered its top."""
         data = self.trainer.datamodule
+        say_before(self, data.collections[name], data.runs[name], self.metrics)
         evaluation = evaluate_reranking(self, data.collections[name], data.runs[name], data.depth, self.metrics)
         self.per_query, self.answers = evaluation
         return self.means()

@@ -7,10 +7,10 @@ import lightning as L
 import numpy as np
 import torch
 
-from research.metrics.retrieval import evaluate, parse_metric, rank_documents
+from research.metrics.retrieval import evaluate, mean, parse_metric, rank_documents
 from research.models.cut import CutCount
 from research.models.dual_encoder import Encoder
-from research.progress import bar
+from research.progress import bar, say
 from research.retrieval.encode import encode_batches, say_cut
 from research.retrieval.exact import exact_search, to_run
 from research.retrieval.rerank import reorder, say_cut_pairs, score_pairs, top_pairs
@@ -60,6 +60,14 @@ def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking
         scores.setdefault(query, {})[doc] = logit
     reranked = reorder(run, scores)
     return Retrieved(evaluate(data.qrels, reranked, metrics), first_documents(data, reranked))
+
+
+def say_before(module: L.LightningModule, data: Collection, run: Ranking, metrics: list[str]) -> None:
+    """Report, once a training, the metrics of the run that the cross-encoder re-orders: what it must beat."""
+    if module.trainer.is_global_zero and "told_before" not in module.__dict__:
+        module.told_before = True
+        means = {name: mean(values) for name, values in evaluate(data.qrels, run, metrics).items()}
+        say("before reranking: " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
 
 
 def first_documents(data: Collection, run: Ranking) -> dict[str, dict[str, str]]:

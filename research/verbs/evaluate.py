@@ -14,7 +14,7 @@ from research.errors import UserError
 from research.metrics import scores
 from research.metrics.retrieval import unscorable
 from research.progress import say
-from research.runs.layout import open_run_folder
+from research.runs.layout import open_run_folder, without_empty
 from research.runs.writers import write_metrics, write_provenance
 from research.verbs import options
 
@@ -33,12 +33,13 @@ def run(args: argparse.Namespace) -> int:
     """Measure and compare TREC runs; the exit code."""
     metrics = scores.check_metrics(args.metrics)
     check_split(args.data, args.split)
-    if args.out:
-        open_run_folder(args.out)
-    paths = _labels(args.runs)
-    skipped = {label: BadRows(args.skip_bad_rows) for label in paths}
-    runs = {label: read_run(path, skipped[label]) for label, path in paths.items()}
-    data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
+    with without_empty(args.out or Path()):
+        if args.out:
+            open_run_folder(args.out)
+        paths = _labels(args.runs)
+        skipped = {label: BadRows(args.skip_bad_rows) for label in paths}
+        runs = {label: read_run(path, skipped[label]) for label, path in paths.items()}
+        data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
     for label, path in paths.items():
         if ignored := check_run(path, runs[label], data.qrels, data.corpus, data.unjudged):
             say(f"{path}: {ignored} queries are not judged in split {args.split} and are ignored")

@@ -33,7 +33,7 @@ from research.retrieval.options import Options
 from research.retrieval.used import check_default_index, check_used
 from research.runs.disk import require_space
 from research.runs.folder import RunFolder
-from research.runs.layout import cache_folder, open_run_folder
+from research.runs.layout import cache_folder, open_run_folder, without_empty
 from research.types import Scores
 from research.verbs import options
 
@@ -75,10 +75,11 @@ def run(args: argparse.Namespace) -> int:
     metrics = scores.check_metrics(args.metrics)
     _check_sources(args)
     _check_numbers(args)
-    out = open_run_folder(args.out)
-    require_space(out, 2**20, "a run folder")
-    _check_same_data(args)
-    data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
+    with without_empty(args.out):
+        out = open_run_folder(args.out)
+        require_space(out, 2**20, "a run folder")
+        _check_same_data(args)
+        data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
     check_default_index(vars(args), len(data.corpus))
     say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 

@@ -17,6 +17,7 @@ SHAPES = (
     r"\./\w+: [\d,]+ parameters to train; .*",
     r"trained: [\d,]+ adapter \(.*",
     r"(untrained|step \d+): val/.*",
+    r"before reranking: mrr@10 0\.\d+, .*",
     r"warning: .*",  # ours; a library's begins with its file
     r"\w+: finished; \d checkpoints? removed, .*",
     r"\w+/model: plain sentence-transformers' .*",

@@ -151,6 +151,15 @@ def test_a_training_takes_its_split_with_its_negatives_and_measures_on_the_other
     assert known == {*train.queries.values()}
 
 
+def test_rows_are_read_and_reported_once_while_they_are_unchanged(faq, capsys):
+    faq.write_text(faq.read_text() + "how is 1 made?,1 is made of 2\nhow is 9 made?, \n")
+    for split in ("train", "dev", "test"):
+        assert load(f"rows:{faq}", split, skip_bad_rows=True).notes["skipped_rows"] == {"no text": 1}
+    assert capsys.readouterr().err.count("divided by a hash") == 1
+    faq.write_text(faq.read_text() + "why?,so\n")
+    assert sum(map(len, load_source(f"rows:{faq}", BadRows(True)).qrels.values())) == 201
+
+
 def test_settings_of_rows_and_options_of_rows_are_not_mixed(faq):
     with pytest.raises(UserError, match=r"Write rows:.*,query=COLUMN,positive=COLUMN"):
         PairData(f"rows:{faq}", batch_size=2, columns={"query": "question", "positive": "answer"})

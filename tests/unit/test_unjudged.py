@@ -128,6 +128,12 @@ def test_bad_rows_are_left_out_where_that_is_asked_for(write, capsys):
     assert "1 missing column, 1 bad id" in capsys.readouterr().err
 
 
+def test_documents_of_one_text_are_counted(write, capsys):
+    path = write("a.jsonl", [{"_id": "a", "text": "bees"}, {"_id": "b", "text": "bees"}, {"_id": "c", "text": "looms"}])
+    assert len(read_corpus(path)) == 3
+    assert "1 of 3 documents repeat another's text; a search ranks each of them" in capsys.readouterr().err
+
+
 def test_a_folder_of_texts_is_cut_to_passages(write, tmp_path, capsys):
     write("notes/bees.md", "intro\n\n# About bees #\n\nbees make honey")
     write("notes/deep/a b.txt", "one two three four five")
