@@ -121,6 +121,10 @@ def _run(retrieval: Retrieval, pipeline: Pipeline, measure: Measure, mix: Mix | 
     tracker.finish()
 
     write_json(out / EXAMPLES, _examples(data, runs))
+    comparisons = measure.compare(scored)
+    origin = _origin(scored) | {"stages": Stages(out).origins(), "seconds": round(time.perf_counter() - started, 3)}
+    write_provenance(out, retrieval.command, **facts, **origin)
+    # last: a disk that fills up leaves no folder that looks finished
     write_metrics(
         out,
         {
@@ -132,11 +136,9 @@ def _run(retrieval: Retrieval, pipeline: Pipeline, measure: Measure, mix: Mix | 
             "notes": data.notes,
             "metrics": means,
             "stages": scored,
-            "comparisons": measure.compare(scored),
+            "comparisons": comparisons,
         },
     )
-    origin = _origin(scored) | {"stages": Stages(out).origins(), "seconds": round(time.perf_counter() - started, 3)}
-    write_provenance(out, retrieval.command, **facts, **origin)
     return scored
 
 

@@ -482,6 +482,7 @@ def test_every_line_of_stderr_says_something_of_this_run(typed, candidates):
         r"model has no head that scores; a new one is drawn at random, to be trained",
         r"\./model: [\d,]+ parameters to train; candidates\.jsonl: \d+ queries; validation on 20 queries and 60 documents; 1 × "
         r"cpu, 32-true",
+        r"before reranking: mrr@10 \d\.\d{4}, ndcg@10 \d\.\d{4}",
         r"untrained: val/mrr@10 \d\.\d{4}, val/ndcg@10 \d\.\d{4}",
         r"step \d+: val/mrr@10 \d\.\d{4}, val/ndcg@10 \d\.\d{4}",
         r"train: .*batch.*",
