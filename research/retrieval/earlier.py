@@ -36,10 +36,15 @@ def digest_texts(texts: Sequence[str]) -> np.ndarray:
     return digests
 
 
+def facts_of(folder: Path) -> dict:
+    """Read what a finished store was made from; {} of another folder."""
+    meta = read_json(folder / "store.json") if (folder / "store.json").exists() else None
+    return meta if isinstance(meta, dict) else {}
+
+
 def has_key(folder: Path, key: str) -> bool:
     """Return whether a finished store was made from what this key hashes."""
-    meta = read_json(folder / "store.json") if (folder / "store.json").exists() else None
-    return isinstance(meta, dict) and meta.get("key") == key
+    return facts_of(folder).get("key") == key
 
 
 def drop_other(folder: Path, key: str) -> None:

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from research.errors import UserError
-from research.retrieval.earlier import DIGEST, Known, digest_texts, has_key
+from research.retrieval.earlier import DIGEST, Known, digest_texts, facts_of, has_key
 from research.retrieval.store import open_store
 from research.runs.hashes import hash_json
-from research.runs.reading import read_json
 
 STORES = 8  # that are read, the newest ones: the last states of a folder of notes
 LEAST = 0.1  # of the texts: fewer save too little for a store that only `search` can use
@@ -68,7 +67,7 @@ def known_texts(folders: Iterable[Path], made_with: str, texts: Sequence[str], d
     found = []
     for folder in folders:
         try:
-            if not wanted or _made_with(folder) != made_with:
+            if not wanted or facts_of(folder).get("made_with") != made_with:
                 continue
             store, digests = open_store(folder), np.load(folder / "texts.npy")
         except (UserError, OSError, ValueError, EOFError):
@@ -87,13 +86,8 @@ def _similar(cache: Path, made_with: str) -> list[Path]:
     found = []
     for path in cache.glob("embeddings/*/store.json"):
         try:
-            if _made_with(path.parent) == made_with:
+            if facts_of(path.parent).get("made_with") == made_with:
                 found.append((path.stat().st_mtime_ns, path.parent))
         except (UserError, OSError):  # damaged, or removed meanwhile
             continue
     return [folder for _, folder in sorted(found, reverse=True)[:STORES]]
-
-
-def _made_with(folder: Path) -> str | None:
-    meta = read_json(folder / "store.json") if (folder / "store.json").exists() else None
-    return meta.get("made_with") if isinstance(meta, dict) else None

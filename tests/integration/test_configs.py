@@ -206,7 +206,8 @@ def test_two_processes_train_with_the_ddp_overlay(config, research_process, smal
     expected = re.compile(
         r"train:|step |untrained: |trained: |.* parameters to train|.* has no "
         r"head|log-probabilities|reference:|generate:|other: |kl is not measured|\d+ rows make"
-        r"|warning: (the|on the) validation's|validate|.*run: finished; |.*run/model: (plain|encode)|.* negatives a query"
+        r"|warning: ((the|on the) validation's|the training has made)|before reranking: |validate|.*run: finished; "
+        r"|.*run/model: (plain|encode)|.* negatives a query"
     )
     assert [line for line in result.err.splitlines() if not expected.match(line)] == []
 

@@ -132,7 +132,8 @@ def test_damaged_document_is_refused_by_its_line(tmp_path, docs, data):
         )
     )
     (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
-    with pytest.raises(UserError, match=rf"corpus\.jsonl:{at + 1}: .*--skip-bad-rows"):
+    skipping = "--skip-bad-rows" if len(lines) > 1 else ""  # not offered where it may leave no row
+    with pytest.raises(UserError, match=rf"corpus\.jsonl:{at + 1}: .*{skipping}"):
         read_corpus(tmp_path / "corpus.jsonl", BadRows())
     rest = {one: Document(*both) for i, (one, both) in enumerate(docs.items()) if i != at}
     assert read_corpus(tmp_path / "corpus.jsonl", BadRows(skip=True)) == rest

@@ -20,6 +20,7 @@ OTHER_FILES = {
     "data": "users' rows, tables and rankings",
     "models": "files of a model's folder",
     "retrieval.store": "an embedding store's",
+    "retrieval.earlier": "an earlier store's",
     "retrieval.index": "an index's",
     "retrieval.journal": "an unfinished store's",
     "retrieval.mined_file": "what lies beside mined triplets",
