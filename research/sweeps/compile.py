@@ -50,6 +50,8 @@ def compile_file(file: Path, out: Path | None = None, check: bool = False) -> in
     if out is None and file.resolve().parent.name != "src":
         raise UserError(f"{file} is in no folder src/, beside which the plain sweeps would go; expected --out DIR. Name it.")
     out = out or file.parent.parent
+    if (out / file.name).resolve() == file.resolve():
+        raise UserError(f"--out {out} is the folder of {file} itself, which would be overwritten; expected another. Name one.")
     written: list[Path] = []
     different: list[str] = []
     for size, sweep in compile_source(file).items():

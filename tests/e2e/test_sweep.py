@@ -793,6 +793,9 @@ def test_what_a_source_makes_is_checked_before_it_is_written(tmp_path, research,
     assert "was made by compile itself" in research("sweep", "compile", "sweeps/a.yaml").err
     Path("b.yaml").write_text(source.read_text())
     assert "is in no folder src/" in research("sweep", "compile", "b.yaml").err
+    refused = research("sweep", "compile", "b.yaml", "--out", ".")
+    assert (refused.code, "which would be overwritten" in refused.err) == (2, True)
+    assert Path("b.yaml").read_text() == source.read_text()
 
 
 STEPS = {
