@@ -18,7 +18,7 @@ from research.data.folds import assign_folds
 from research.data.rows import BadRows, refuse_missing
 from research.data.shapes.columns import ROLES, SEVERAL, Columns
 from research.data.shapes.reading import read_training
-from research.data.tables import local_files, parts_of, split_in, splits_of
+from research.data.tables import parts_of, split_in, splits_of
 from research.errors import UserError, suggest
 from research.progress import say
 from research.types import Corpus, Document, Qrels, Queries, Triplets
@@ -129,7 +129,9 @@ def read_splits(name: str, bad: BadRows) -> dict[str, list[Triplets]]:
     Raises:
         UserError: as `parse_rows` and `read_training`.
     """
-    paths = [Path(path) for part in parse_rows(name).parts for path in (local_files(part) if Path(part).is_dir() else [part])]
+    source = parse_rows(name)
+    named = [Path(file) for file in (*source.parts, source.corpus_file, source.queries_file) if file is not None]
+    paths = sorted(path for file in named for path in ([file, *file.rglob("*")] if file.is_dir() else [file]) if path.is_file())
     stamps = tuple((str(path), (facts := path.stat()).st_mtime_ns, facts.st_size) for path in paths)
     splits, counts, kept = _read_once(name, bad.skip, bad.option, stamps)
     bad.counts.update(counts)
@@ -142,6 +144,10 @@ def _read_once(
     name: str, skip: bool, option: str | None, stamps: tuple
 ) -> tuple[dict[str, list[Triplets]], Counter[str], Counter[str]]:
     """Read the rows, and report about them, once a process while they are unchanged: fit asks for each split.
+
+    Args:
+        name, skip, option: of the source and of BadRows.
+        stamps: of every file that is read; others make it read again.
 
     Returns:
         Each split's rows, and what was skipped and kept as `BadRows` counts it.

@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 
 from research.data.pairs import PairData
@@ -168,3 +169,21 @@ def test_settings_of_rows_and_options_of_rows_are_not_mixed(faq):
 def test_all_of_it_can_be_searched_and_encoded(faq):
     corpus, queries = load_unjudged(f"rows:{faq}", None, queries=True)
     assert len(corpus) == len(queries) == 200
+
+
+def test_a_folder_that_save_to_disk_wrote_is_a_source(tmp_path):
+    rows = [{"question": f"{name} {n}?", "answer": f"{name} {n}"} for name in ("a", "b") for n in range(40)]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "one")
+    parts = {name: datasets.Dataset.from_list(rows[:5]) for name in ("train", "validation")}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "two")
+    assert sum(map(len, load_source(f"rows:{tmp_path / 'one'}", BadRows()).qrels.values())) == 80
+    assert len(load(f"rows:{tmp_path / 'two'}", "dev").queries) == 5
+
+
+def test_texts_of_ids_are_read_again_when_their_file_has_changed(tmp_path):
+    row = {"query_id": "q1", "query_text": "a bee", "positive_document_ids": ["d1"], "negative_document_ids": []}
+    (tmp_path / "ids.jsonl").write_text(json.dumps(row) + "\n")
+    name = f"rows:{tmp_path / 'ids.jsonl'},corpus_file={tmp_path / 'corpus.tsv'},split=test"
+    for text in ("bees make honey", "bees make wax and honey"):
+        (tmp_path / "corpus.tsv").write_text(f"d1\t{text}\n")
+        assert [doc.text for doc in load(name, "test").corpus.values()] == [text]
