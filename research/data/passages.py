@@ -89,8 +89,9 @@ def read_passages(source: Path, cut: Cut, bad: BadRows) -> Passages:
         return corpus
     files = [source]
     if source.is_dir():
-        files = sorted(_texts_in(source))
-        _say_others(source)
+        visible = list(_visible(source))
+        files = sorted(filter(_is_text_file, visible))
+        _say_others(source, visible)
     blank, unreadable = [], 0
     for path in files:
         file = path.relative_to(source).as_posix() if path != source else path.name
@@ -172,8 +173,8 @@ def _title(path: Path, text: str) -> str:
     return heading[1] if heading and heading[0].strip() != text.strip() else path.stem
 
 
-def _say_others(folder: Path) -> None:
-    others = [path.suffix or path.name for path in _visible(folder) if not _is_text_file(path)]
+def _say_others(folder: Path, visible: list[Path]) -> None:
+    others = [path.suffix or path.name for path in visible if not _is_text_file(path)]
     if others:
         kinds = ", ".join(sorted({*others})[:5])
         say(f"{folder}: {len(others):,} files of other kinds are left out ({kinds}); {' and '.join(TEXT_ENDINGS)} are read")

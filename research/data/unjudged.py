@@ -1,4 +1,7 @@
-"""A corpus and queries without judgements, from tables, text files, folders of notes, or a data source."""
+"""A corpus and queries without judgements, from tables, text files, folders of notes, or a data source.
+
+Longer than most files: which columns of somebody's table are meant is decided here alone.
+"""
 
 import difflib
 import itertools

@@ -1,6 +1,7 @@
 """Tables → Markdown, for a README, an issue or a log."""
 
-from research.report.tables import Cell, Line, Table, leak_notes, reading_notes, repeated
+from research.report.row_notes import row_notes
+from research.report.tables import Cell, Line, Table
 
 
 def document(
@@ -16,7 +17,7 @@ def document(
     parts = [f"# {escape(heading)}", escape(finding)]
     parts += [f"## {table.title}\n\n{render(table, lines)}" for table in tables]
     rows = [line.row for line in lines]
-    parts += ["\n".join(map(escape, below))] if (below := leak_notes(rows) + reading_notes(rows) + repeated(rows)) else []
+    parts += ["\n".join(map(escape, below))] if (below := row_notes(rows)) else []
     parts += [f"## {escape(title)}\n\n{sheet}" for title, sheet in sheets]
     parts += [f"## Training\n\n{trainings}"] if trainings else []
     parts += ["## Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes)] if notes else []

@@ -9,13 +9,13 @@ import numpy as np
 from research.metrics.families import holm
 from research.metrics.significance import Comparison, bootstrap_interval, compare
 from research.report import sheets as sheet
-from research.report.numbers import column, p_value, plain, share, signed
+from research.report.numbers import column, p_value, share, signed
+from research.report.row_notes import LEAK, row_notes
 from research.report.systems import Row, Systems
 
 TITLES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "precision": "Precision"}
 NOTHING = sheet.NOTHING
 ALPHA = 0.05
-LEAK = "‡"
 MOMENTS = "Times are those of the machine while each run was made: runs made beside other work do not compare."
 MOST_PAIRED = 20  # systems; more make a table that nobody reads
 
@@ -168,7 +168,7 @@ def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
             f"{title(metric)} by system",
             list(columns),
             [list(cells) for cells in zip(*columns.values(), strict=True)],
-            notes + leak_notes(rows) + reading_notes(rows) + repeated(rows),
+            notes + row_notes(rows),
         )
     ]
     for name, table, note in (
@@ -179,39 +179,6 @@ def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
             body = [[name_cell, *map(_sheet_cell, cells)] for name_cell, cells in zip(name_cells, table.body, strict=True)]
             tables.append(sheet.Sheet(name, table.title, ["system", *table.columns], body, [note]))
     return tables
-
-
-def reading_notes(rows: list[Row]) -> list[str]:
-    """Say that encoders were compared which read different lengths, and how each reranker was used."""
-    lengths = {
-        row.label: row.facts["max_length"] for row in rows if row.stage.startswith("dense") and "max_length" in row.facts
-    }
-    notes = []
-    if len({*lengths.values()}) > 1:
-        each = ", ".join(f"{label} {length:,}" for label, length in lengths.items())
-        notes.append(f"The encoders read different numbers of a document's tokens ({each}): a difference may come from that.")
-    reranked = [row for row in rows if "depth" in row.facts]
-    return notes + [f"{row.label}: the first {row.facts['depth']} re-ordered{mix_words(row.facts)}." for row in reranked]
-
-
-def mix_words(facts: dict) -> str:
-    """Write `, λ .25 chosen on dev`: the retriever's share beside the reranker's score; "" where the reranker is alone."""
-    mix, split = facts.get("mix"), facts.get("mix_split")
-    if mix is None or not (mix or split):
-        return ""
-    return f", λ {plain(mix)}" + (f" chosen on {split}" if split else "")
-
-
-def leak_notes(rows: list[Row]) -> list[str]:
-    """Say what the mark of a leak means, where a row has one."""
-    if not any(row.leaks for row in rows):
-        return []
-    return [f"{LEAK}: a model of this system was trained on some of these queries; its numbers are too high."]
-
-
-def repeated(rows: list[Row]) -> list[str]:
-    """Write which systems several runs hold: they are one row."""
-    return [f"{row.label} of {row.run}/{row.stage} is the same in {', '.join(row.also)}." for row in rows if row.also]
 
 
 def _reference_label(lines: list[Line], above: str = "row above") -> str:

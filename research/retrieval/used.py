@@ -1,4 +1,4 @@
-"""Options that nothing in a command has a use for are refused, so that none is ignored without a word."""
+"""Refuses options that the rest of a command does not use, so that none is ignored silently."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

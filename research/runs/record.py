@@ -125,7 +125,8 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
         if planned.facts.get(name):  # of trainings that do not say it
             facts.setdefault(name, planned.facts[name])
     facts |= {name: metrics[name] for name in COUNTS if metrics.get(name) is not None}
-    shared = {"val_trained": (provenance.get("data") or {}).get("val_trained"), "test_trained": folder.test.get("trained_rows")}
+    tested = folder.test if state in FINISHED else {}
+    shared = {"val_trained": (provenance.get("data") or {}).get("val_trained"), "test_trained": tested.get("trained_rows")}
     facts |= {name: count for name, count in shared.items() if count}
     return RunRecord(
         folder.name,

@@ -64,8 +64,7 @@ def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking
 
 def say_before(module: L.LightningModule, data: Collection, run: Ranking, metrics: list[str]) -> None:
     """Report, once a training, the metrics of the run that the cross-encoder re-orders: what it must beat."""
-    if module.trainer.is_global_zero and "told_before" not in module.__dict__:
-        module.told_before = True
+    if _is_untold(module, "before reranking"):
         means = {name: mean(values) for name, values in evaluate(data.qrels, run, metrics).items()}
         say("before reranking: " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
 
@@ -98,8 +97,13 @@ def _is_first(module: L.LightningModule, cut: CutCount, kind: str) -> bool:
     if module.trainer.world_size > 1:
         counts = module.all_gather(torch.tensor([cut.texts, cut.cut], device=module.device)).sum(0).tolist()
         cut.texts, cut.cut = counts
-    told = module.__dict__.setdefault("told_cut", set())
-    first = module.trainer.is_global_zero and cut.cut > 0 and kind not in told
+    return _is_untold(module, kind) and cut.cut > 0
+
+
+def _is_untold(module: L.LightningModule, kind: str) -> bool:
+    """Return whether this is the first process, asked for the first time in a training about this kind of report."""
+    told = module.__dict__.setdefault("told", set())
+    first = module.trainer.is_global_zero and kind not in told
     told.add(kind)
     return first
 

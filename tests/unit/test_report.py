@@ -8,7 +8,7 @@ import pytest
 
 from research.cli import main
 from research.errors import UserError
-from research.report import explain, markdown, notes, numbers, tables, training_words
+from research.report import explain, markdown, notes, numbers, row_notes, tables, training_words
 from research.report.figures import of_latency
 from research.report.page import examples, html
 from research.report.systems import read_systems
@@ -109,7 +109,7 @@ def test_a_system_that_knows_the_queries_is_marked_wherever_its_numbers_stand(tm
     assert table.count(r"$^{\ddagger}$") == 3  # two rows, and the note that says what it means
     for written in (page, text, table):
         assert "was trained on some of these queries" in " ".join(written.split())
-    assert not tables.leak_notes(runs.rows[:1])
+    assert not row_notes.leak_notes(runs.rows[:1])
 
 
 def test_encoders_that_read_different_lengths_and_rerankers_are_noted_wherever_they_are_compared(tmp_path):
@@ -120,11 +120,11 @@ def test_encoders_that_read_different_lengths_and_rerankers_are_noted_wherever_t
     }
     made = run_folder(tmp_path / "run", stages, mix={"mix": 0.7, "split": "dev"})
     rows = read_systems([made]).rows
-    assert tables.reading_notes(rows) == [
+    assert row_notes.reading_notes(rows) == [
         "The encoders read different numbers of a document's tokens (Long 256, Short 128): a difference may come from that.",
         "Short → R: the first 20 re-ordered, λ .7 chosen on dev.",
     ]
-    assert tables.reading_notes(rows[:1]) == []
+    assert row_notes.reading_notes(rows[:1]) == []
     assert main(["report", str(made), "--out", str(tmp_path / "out")]) == 0
     for name in ("index.html", "report.md", "tables/systems.tex", "tables/systems.md"):
         text = " ".join((tmp_path / "out" / name).read_text().replace("&#39;", "'").split())

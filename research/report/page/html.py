@@ -13,6 +13,7 @@ from research.report.figures.theme import SIGNS, Figure, for_page, look
 from research.report.notes import notes
 from research.report.page import examples
 from research.report.page.explorer import Explorer
+from research.report.row_notes import leak_notes, mix_words, reading_notes
 from research.report.sheets import Sheet
 from research.report.systems import Systems
 from research.report.tables import Line
@@ -73,7 +74,7 @@ def page(
             made_from=made_from,
             tested=runs is not None,
             heading=title,
-            notes=[*warnings, *tables.leak_notes(rows), *tables.reading_notes(rows), *notes(folders, trainings)],
+            notes=[*warnings, *leak_notes(rows), *reading_notes(rows), *notes(folders, trainings)],
             sheets=sheets,
             lead=sum(sheet.name in LEAD for sheet in sheets),
             warnings=warnings,
@@ -154,5 +155,5 @@ def _settings(facts: dict) -> str:
     """Write the settings that distinguish a system from another of the same name, in a few words."""
     parts = [form.format(facts[name]) for name, form in SETTINGS.items() if name in facts]
     if "depth" in facts:
-        parts.append(f"depth {facts['depth']}" + tables.mix_words(facts))
+        parts.append(f"depth {facts['depth']}" + mix_words(facts))
     return " · ".join(parts) or str(facts.get("model", ""))
