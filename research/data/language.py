@@ -23,6 +23,7 @@ from research.types import Examples
 BUILTIN = {"builtin:stdlib": stdlib_root, "builtin:packages": packages_root}
 REFERENCE = "builtin:reference"
 SPLITS = ("train", "dev", "test")
+MEASURED = ("val", "test")
 
 Source = str | list[str]
 """A table, several of them, or a built-in source."""
@@ -100,26 +101,48 @@ def held_out(train: Source, val: Source | None, val_split: str | None) -> Source
     return source if val_split is not None or is_file(source) or source == REFERENCE else None
 
 
-def say_form(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Warn if raw texts are trained although the model has a chat template: it then expects another form of prompt."""
+def form_notes(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return a note if raw texts are trained although the model has a chat template: it then expects another form of prompt."""
     texts = [value for value in examples.rows[0].values() if isinstance(value, str)]
     if texts and "prompt" in examples.rows[0] and getattr(tokenizer, "chat_template", None):
         prompt, answer = texts[:2]
         between = prompt[len(prompt.rstrip()) :] + answer[: len(answer) - len(answer.lstrip())]
         begin, end = repr(" ".join(prompt.split())[-40:]), repr(" ".join(answer.split())[:40])
-        say(
+        return [
             f"prompts are raw text, without the model's chat template: {repr(between) if between else 'nothing'} stands "
             f"between {begin} and {end}; for the template write them as messages "
             '("prompt": [{"role": "user", "content": …}]), or as instruction and response'
-        )
+        ]
+    return []
 
 
-def say_cut(name: str, cut: int, dropped: int, count: int, max_length: int, why: str) -> None:
-    """Report how many rows of `name` max_length cuts or drops; warn if these are more than half of the rows."""
-    parts = [f"{cut:,} of {count:,} are cut at max_length={max_length}"] if cut else []
+def lost_notes(name: str, lost: dict[str, int], max_length: int, why: str) -> list[str]:
+    """Return how many examples are cut, dropped, or left out as equal.
+
+    It is a warning where these are more than half of what is trained on, or any of what is measured, whose mean is then over
+    fewer.
+
+    Args:
+        name: of the examples.
+        lost: "rows", and of these "cut", "dropped" and "equal".
+        max_length: that cuts them.
+        why: they are dropped.
+    """
+    count, cut, dropped, equal = (lost.get(key, 0) for key in ("rows", "cut", "dropped", "equal"))
+    notes, parts = [], [f"{cut:,} of {count:,} are cut at max_length={max_length}"] if cut else []
     parts += [f"{dropped:,} of {count:,} {why} at max_length={max_length} and are dropped"] if dropped else []
-    most = "warning: " if name != "other" and 2 * (cut + dropped) > count else ""
-    say(f"{most}{name}: {', '.join(parts)}" + ("; raise data.max_length" if most else ""))
+    most = 2 * (cut + dropped) > count and name != "other"
+    if name in MEASURED and dropped:
+        parts.append(f"so what is measured on {name} is a mean over {count - dropped:,}")
+    if parts:
+        warning = "warning: " if most or (name in MEASURED and dropped) else ""
+        notes.append(f"{warning}{name}: {', '.join(parts)}" + ("; raise data.max_length" if warning else ""))
+    if equal:
+        notes.append(
+            f"{name}: {equal:,} of {count:,} pairs have the same tokens on both sides and are left out: nothing can be learned "
+            "of them"
+        )
+    return notes
 
 
 class LanguageData(BaseDataModule):
@@ -132,6 +155,7 @@ class LanguageData(BaseDataModule):
         columns: role → the column that has it.
         tokens: name of examples ("train", or a collection's) → token rows.
         lost: why examples are dropped, for messages.
+        left_out: name → "rows", and how many of them were "cut", "dropped" or "equal"; only of names that lost some.
     """
 
     examples: Examples
@@ -145,6 +169,7 @@ class LanguageData(BaseDataModule):
         super().__init__(*args, **options)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warns of every fork
         self.tokens: dict[str, Tokenised | PreferenceRows] = {}
+        self.left_out: dict[str, dict[str, int]] = {}
 
     @abc.abstractmethod
     def read(self, source: Source, split: str | None, limit: int | None) -> Examples:
@@ -154,26 +179,22 @@ class LanguageData(BaseDataModule):
     def tokenise(self, name: str, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> Tokenised | PreferenceRows:
         """Tokenise the examples of that name."""
 
-    def prepare(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Tokenise what is read but not tokenised yet, and report what was cut.
+    def prepare(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """Tokenise what is read but not tokenised yet; return what a user must know of it: what was cut and dropped.
 
         Raises:
             UserError: as `tokenise`.
         """
-        first = getattr(self.trainer, "is_global_zero", True)
-        if not self.tokens and first:
-            say_form(self.examples, tokenizer)
+        notes = [] if self.tokens else form_notes(self.examples, tokenizer)
         for name, examples in {"train": self.examples, **self.collections}.items():
             if name not in self.tokens:
                 self.tokens[name] = tokens = self.tokenise(name, examples, tokenizer)
-                if first:
-                    self.say_lost(name, len(examples.rows), tokens)
+                counts = {"cut": tokens.truncated, "dropped": tokens.dropped, "equal": getattr(tokens, "equal", 0)}
+                if lost := {key: count for key, count in counts.items() if count}:
+                    self.left_out[name] = {"rows": len(examples.rows)} | lost
+                    notes += lost_notes(name, self.left_out[name], self.max_length, self.lost)
         self.dataset = TokenRows(self.tokens["train"].rows)
-
-    def say_lost(self, name: str, count: int, tokens: Tokenised | PreferenceRows) -> None:
-        """Report what was cut or dropped of `count` examples."""
-        if tokens.truncated or tokens.dropped:
-            say_cut(name, tokens.truncated, tokens.dropped, count, self.max_length, self.lost)
+        return notes
 
     def load_test(self) -> Examples:
         """Load the examples of `test`, or of the test split."""

@@ -25,7 +25,6 @@ from research.data.preference_tokens import PreferenceCollate, PreferenceRows, t
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.stdlib import normalise
 from research.errors import UserError
-from research.progress import say
 from research.ranges import ClosedUnitInterval, NonNegativeInt, PositiveInt, TwoOrMore
 from research.types import Examples, PreferenceBatch
 
@@ -169,15 +168,6 @@ class PreferenceData(LanguageData):
     def tokenise(self, name: str, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> PreferenceRows:
         """Tokenise a collection, as `tokenise_preferences` does."""
         return tokenise_preferences(examples, tokenizer, self.max_length)
-
-    def say_lost(self, name: str, count: int, tokens: PreferenceRows) -> None:
-        """Report what was cut, dropped, or left out as equal."""
-        super().say_lost(name, count, tokens)
-        if tokens.equal:
-            say(
-                f"{name}: {tokens.equal:,} of {count:,} pairs have the same tokens on both sides and are left out: nothing can "
-                "be learned of them"
-            )
 
     def collate(self, model: nn.Module) -> PreferenceCollate:
         """Return what makes batches for a CausalLM.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from research.report.factors import some
 from research.report.training import Training
 from research.runs.folder import RunFolder
-from research.runs.record import RunRecord
+from research.runs.record import FINISHED, RunRecord
 from research.types import Json
 
 LISTED = 5  # ids named before the rest are counted
@@ -17,7 +17,8 @@ def notes(folders: list[RunFolder], trainings: list[Training]) -> list[str]:
     about_data = [note for folder in folders for note in _data_notes(folder.metrics)]
     return (
         list(dict.fromkeys(about_data))
-        + trained_on_notes([training.run for training in trainings])
+        + trained_on_notes(runs := [training.run for training in trainings])
+        + left_out_notes(runs)
         + code_notes({run.name: run.provenance for run in [*folders, *(training.run for training in trainings)]})
         + _machine_notes(folders)
     )
@@ -79,6 +80,31 @@ def trained_on_notes(runs: Sequence[RunRecord], splits: Sequence[str] = ("val", 
                 f"Leak: {len(counts):,} of {_count(len(runs), 'training')} had {rows} of the rows of {split} among what was "
                 f"trained on: numbers on {split} are too good ({some(list(counts), NAMED)})."
             )
+    return notes
+
+
+def left_out_notes(runs: Sequence[RunRecord], splits: Sequence[str] = ("train", "val", "test")) -> list[str]:
+    """Notes on runs that were trained or measured on fewer rows than their data have: data.max_length left nothing of them.
+
+    Args:
+        runs: trainings.
+        splits: train, val, test.
+    """
+    notes = []
+    for split in splits:
+        if not any(f"{split}_dropped" in run.facts for run in runs):
+            continue
+        by_count: dict[str, list[str]] = {}
+        for run in (run for run in runs if run.state in FINISHED):
+            dropped, rows = run.facts.get(f"{split}_dropped", 0), run.facts.get(f"{split}_rows")
+            key = f"{dropped:,} of {rows:,} rows of {split}" if dropped else f"no row of {split}"
+            by_count.setdefault(key, []).append(run.name)
+        each = "; ".join(f"{key} ({some(names, NAMED)})" for key, names in by_count.items())
+        what = "trained on" if split == "train" else "part of any mean"
+        notes.append(
+            f"Left out, since data.max_length leaves them no label or room, and not {what}: {each}."
+            + (" Runs with other rows do not compare." if len(by_count) > 1 and split != "train" else "")
+        )
     return notes
 
 

@@ -19,7 +19,7 @@ from research.report.figures.theme import Figure
 from research.report.groups import make_study
 from research.report.importance import Importance, importance
 from research.report.main_table import main_results
-from research.report.notes import code_notes, trained_on_notes
+from research.report.notes import code_notes, left_out_notes, trained_on_notes
 from research.report.sheets import Sheet, distinct
 from research.report.spec import Spec
 from research.report.study import Study
@@ -113,7 +113,11 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
         sheets.append(claiming.sheet(verdicts))
     local_runs = [run for run in runs if run.state in ("done", "pruned") and run.history is None]
     if len(local_runs) > DRAWN:  # of few, the page's trainings say it themselves
-        main.warnings.extend(code_notes({run.name: run.provenance for run in local_runs}) + trained_on_notes(local_runs))
+        main.warnings.extend(
+            code_notes({run.name: run.provenance for run in local_runs})
+            + trained_on_notes(local_runs)
+            + left_out_notes(local_runs)
+        )
     display_names = {run.name: group.called(run) for group in main.groups for run in group.runs}
     if not can_draw():
         say(f"warning: {MISSING}")

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from rich.markup import escape
@@ -92,6 +93,18 @@ def errors(points: list[PlannedPoint], standings: dict[str, Standing]) -> list[s
             by_error.setdefault(error, []).append(planned.point)
     more = {error: f" and {len(names) - 1} more" if len(names) > 1 else "" for error, names in by_error.items()}
     return [f"{names[0]}{more[error]}: {error}" for error, names in by_error.items()]
+
+
+def left_out(points: list[PlannedPoint]) -> list[str]:
+    """List the rows that trainings leave out, each with the number of points that it concerns; the plan has counted them."""
+    counts: Counter[str] = Counter()
+    for planned in points:
+        for split, lost in planned.facts.get("left_out", {}).items():
+            if dropped := lost.get("dropped", 0) + lost.get("equal", 0):
+                counts[f"{dropped:,} of {lost['rows']:,} rows of {split} are left out"] += 1
+    return [
+        f"{count} of {len(points)} points: {text} (data.max_length leaves nothing of them)" for text, count in counts.items()
+    ]
 
 
 def outcome_text(standing: Standing, metric: str | None) -> str:

@@ -93,6 +93,17 @@ class TrainingModule(L.LightningModule):
         by_metric = intervals(self.per_query, self.weights)
         return {name: by_metric[name] for name in self.means() if name in by_metric}
 
+    def prepare(self, data: L.LightningDataModule) -> list[str]:
+        """Make the data ready that need the model's tokenizer, before anything is written.
+
+        Returns:
+            What a user must know of them: rows that are cut, or left out.
+
+        Raises:
+            UserError: they do not fit the model.
+        """
+        return []
+
     def say_cut(self, data: L.LightningDataModule, name: str) -> dict[str, int]:
         """Report the training texts of which the model reads only a part, before the training; count them for provenance.json.
 

@@ -17,9 +17,11 @@ from research.errors import UserError, did_you_mean
 from research.models.adapter_rules import LORA
 from research.models.adapters import effective_scale
 from research.models.folder import without_weights
+from research.progress import say
 from research.runs.hashes import hash_json
 from research.runs.identity import LENGTH, ids_of, what_is_computed
 from research.training import configuration
+from research.training.base import TrainingModule
 from research.training.measuring import Measuring
 from research.training.run import build, build_data, fit
 from research.types import Json
@@ -57,6 +59,8 @@ def describe(arguments: list[str], metric: str | None, goal: str | None, parse: 
     trained = sum(n for n, wanted in sizes if wanted)
     frozen = sum(n for n, wanted in sizes if not wanted)
     narrow = config.trainer.precision == "bf16-mixed" and frozen and hasattr(module, "language") and module.model.adapted
+    for note in _notes_of_data(module, data, resolved):
+        say(note)
     facts = module.language.describe() if hasattr(module, "language") else {"trained_parameters": trained, "adapter_bytes": 0}
     inputs = data.describe()
     point, *former = ids_of(resolved, module.base_hash, inputs)
@@ -70,7 +74,30 @@ def describe(arguments: list[str], metric: str | None, goal: str | None, parse: 
         "memory": trained * 16 + frozen * (2 if narrow else 4),
         "base_hash": module.base_hash,
         "data": inputs,
-    }
+    } | ({"left_out": data.left_out} if getattr(data, "left_out", {}) else {})
+
+
+_notes: dict[str, tuple[list[str], dict]] = {}
+"""Of data as one model reads them, by hash: every seed and rank of a sweep has the same."""
+
+
+def _notes_of_data(module: TrainingModule, data: L.LightningDataModule, resolved: dict) -> list[str]:
+    """Return what a training would report of its data: rows that are cut or left out. It is found out once for equal data."""
+    section = {name: value for name, value in resolved["data"]["init_args"].items() if name not in ("seed", "batch_size")}
+    model = resolved["model"]["init_args"]
+    lengths = {name: value for name, value in model.items() if name.endswith("max_length")}
+    key = hash_json([section, data.describe(), module.base_hash, lengths])
+    if key not in _notes:
+        stderr = io.StringIO()
+        with contextlib.redirect_stderr(stderr):
+            notes = module.prepare(data)
+            module.say_cut(data, model.get("model", "the model"))
+        cut = [line for line in stderr.getvalue().splitlines() if "longer than" in line]  # without the bars
+        _notes[key] = [*notes, *cut], getattr(data, "left_out", {})
+    notes, left_out = _notes[key]
+    if left_out:
+        data.left_out = left_out
+    return notes
 
 
 def time_steps(arguments: list[str], steps: int, threads: int | None, parse: Parse) -> dict[str, Json]:

@@ -106,8 +106,7 @@ class DPOModule(LanguageModule):
         data = self.trainer.datamodule
         if stage == "test":
             data.test_dataloader()  # reads the test pairs, which need their reference before weights are restored
-        data.prepare(self.model.tokenizer)
-        self.language.check(data.max_length, packing=False)
+        self.tokenise()
         if stage == "fit":
             say_steps(self.trainer, data)
         data.share_prompt = shares_prompt(self, lambda chunk: self.logps(chunk)[0])
@@ -191,7 +190,7 @@ class DPOModule(LanguageModule):
     @torch.no_grad()
     def evaluate(self, name: str) -> dict[str, float]:
         """Compute the means over the named pairs, which are divided among the ranks."""
-        self.trainer.datamodule.prepare(self.model.tokenizer)
+        self.tokenise()
         measure_kl = "kl" in self.metrics and self.reference_model() is not None
         values = evaluate_preferences(self, self.trainer.datamodule.tokens[name], measure_kl)
         self.per_query = {metric: values[metric] for metric in METRICS if metric in self.metrics and values[metric]}

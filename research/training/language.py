@@ -253,6 +253,18 @@ class LanguageModule(TrainingModule):
                     f"{did_you_mean(name, cls.directions)} Correct model.metrics."
                 )
 
+    def prepare(self, data: L.LightningDataModule) -> list[str]:
+        """Tokenise the data; return how many rows are cut or dropped."""
+        notes = data.prepare(self.model.tokenizer)
+        self.language.check(data.max_length, getattr(data, "packing", False))
+        return notes
+
+    def tokenise(self) -> None:
+        """Tokenise what the trainer's data have read since, and report what was cut."""
+        notes = self.prepare(self.trainer.datamodule)
+        for note in notes if self.trainer.is_global_zero else ():
+            say(note)
+
     def restore(self, folder: Path) -> None:
         """Take the trained weights of a run's model/, once a reference is known."""
         self.language.restore(folder)

@@ -137,6 +137,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
     data = data or build_data(config, resolved)
     module = module or build(config, data)
     point = point_of(ids_of(resolved, module.base_hash, data.describe()))
+    notes = module.prepare(data)
     directions = directions_of(config, module)
     lower = directions[config.monitor] == "lower"
     curves, best = Curves(out), BestModel(out, config.monitor, lower)
@@ -163,6 +164,8 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
             tracker = tracker_of(config.wandb, out, resolved | {"made_of": made_of}, point)
             stack.push(lambda kind, error, trace: tracker.finish(exit_code(error)))
             curves.send = tracker.log
+            for note in notes:
+                say(note)
             say_start(config, module, data, trainer)
             if checkpoint is not None:
                 say(f"{out}: going on from {checkpoint.name}")
@@ -186,7 +189,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
             return 0
         best.finish(trainer, module)
         say_best_model(out / MODEL, module, best.doubts())
-        metrics = metrics_of(out) | _results(module, trainer, time.perf_counter() - started)
+        metrics = metrics_of(out) | _results(module, data, trainer, time.perf_counter() - started)
         if differences := invariants.check(out, metrics, trainer, module, not lower):
             metrics |= {"finished": False, "differences": [str(difference) for difference in differences]}
         write_metrics(out, metrics)
@@ -200,10 +203,12 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         )
 
 
-def _results(module: TrainingModule, trainer: L.Trainer, seconds: float) -> dict:
+def _results(module: TrainingModule, data: L.LightningDataModule, trainer: L.Trainer, seconds: float) -> dict:
     """Return what metrics.json says about a finished training, besides the best model's metrics."""
     temperature = float(module.log_temperature.detach().exp()) if hasattr(module, "log_temperature") else None
     results = {"finished": True, "steps": trainer.global_step, "seconds": round(seconds, 3), "temperature": temperature}
+    if left_out := getattr(data, "left_out", {}):
+        results["left_out"] = left_out
     if hasattr(module, "language"):
         results["trained"] = module.language.describe()
     pruned = [call.pruned for call in trainer.callbacks if isinstance(call, Pruning) and call.pruned is not None]
@@ -252,6 +257,8 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
         result["answers"] = module.answers
     if count := getattr(data, "shared", {}).get(f"{split}_trained"):
         result["trained_rows"] = count  # of those measured
+    if lost := getattr(data, "left_out", {}).get(split):
+        result["left_out"] = {split: lost}
     is_run = (out / PROVENANCE).exists()
     if is_run:
         write_json(out / f"{verb}.json", result)

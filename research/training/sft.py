@@ -80,12 +80,11 @@ class SFTModule(LanguageModule):
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
-        data.prepare(self.model.tokenizer)
+        self.tokenise()
         if "other_loss" in self.metrics and "other" not in data.collections:
             self.metrics = [name for name in self.metrics if name != "other_loss"]
             if self.trainer.is_global_zero:
                 say("forgetting is not measured (other_loss): data.other names no text that is not trained")
-        self.language.check(data.max_length, data.packing)
         if self.language.router:
             data.chunk_overhead = None  # the router's loss is of a whole micro-batch
         if stage == "fit":
@@ -109,7 +108,7 @@ class SFTModule(LanguageModule):
     def evaluate(self, name: str) -> dict[str, float]:
         """Compute the metrics over all labelled tokens of the named examples."""
         data = self.trainer.datamodule
-        data.prepare(self.model.tokenizer)
+        self.tokenise()
         measured = evaluate_tokens(self, data.tokens[name])
         values = {"loss": measured.loss, "perplexity": math.exp(min(measured.loss, 700)), "token_accuracy": measured.accuracy}
         self.per_query = measured.per_example()

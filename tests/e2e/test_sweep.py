@@ -131,6 +131,35 @@ def test_points_are_planned_run_once_and_are_those_of_fit(place, research):
 
 
 @pytest.mark.thorough
+def test_rows_that_are_left_out_are_said_before_and_after(place, research):
+    """A mean over 3 of 5 rows is another number than one over 5: the plan, the status and the report say so."""
+    turns = [{"role": "user", "content": "again and again " * 200}, {"role": "assistant", "content": "never"}]
+    long = {"prompt": turns[:1], "completion": turns[1:]}
+    with open("val.jsonl", "a", encoding="utf-8") as stream:
+        stream.write((json.dumps(long) + "\n") * 2)
+    file = sweep({"model.adapter.r": {"values": [2, 4]}})
+    plan = research("sweep", "plan", file)
+    said = (
+        "warning: val: 2 of 7 have no label left at max_length=128 and are dropped, so what is measured on val is a mean over 5"
+    )
+    assert f"2 of 2 points: {said}; raise data.max_length" in plan.err
+    assert research("sweep", "run", file).code == 0
+    assert "2 of 2 points: 2 of 7 rows of val are left out" in research("sweep", "status", file).out
+    for one in json.loads(research("sweep", "status", file, "--json").out)["points"]:
+        assert metrics(Path("runs") / one["point"])["left_out"] == {"val": {"rows": 7, "dropped": 2}}
+    assert research("report", "runs", "--out", "page").code == 0
+    note = "Left out, since data.max_length leaves them no label or room, and not part of any mean: 2 of 7 rows of val"
+    assert note in Path("page/index.html").read_text()
+    # whatever is wrong with a length is found by the plan, and before a folder is begun
+    for length, says in ((4, "max_length=4 leaves no label"), (9999, "does not fit the model's context")):
+        text = sweep({"model.adapter.r": {"values": [2]}}, command=[*COMMAND[:-1], f"--data.max_length={length}", "${args}"])
+        refused = research("sweep", "plan", text)
+        assert refused.code == 2 and says in refused.err, refused.err
+        fit = research("fit", "-c", "sft.yaml", "--data.max_length", length, "--out", "runs/never")
+        assert fit.code == 2 and says in fit.err and not Path("runs/never").exists()
+
+
+@pytest.mark.thorough
 def test_what_has_failed_or_is_gone_is_run_again_alone(place, research):
     file = sweep({"seed_everything": {"values": [0, 1, 2]}})
     points = [p["point"] for p in research("sweep", "plan", file, "--json").json["points"]]
