@@ -6,7 +6,7 @@ from research.metrics.families import Pair, holm
 from research.metrics.seeds import summarise
 from research.report.factors import shown
 from research.report.numbers import plain
-from research.report.sheets import ALPHA, MARK, Cell, Sheet, decimals, mean_cells, ranks
+from research.report.sheets import ALPHA, MARK, Cell, Sheet, decimals, mean_cells, ranks, untestable
 from research.report.study import Study
 from research.report.study_sheets import against
 
@@ -48,7 +48,7 @@ def main_results(studies: Sequence[Study], baseline: str | None = None, paired: 
     notes = [
         "Mean ± standard deviation over seeds; arrows point to the better side. Best bold, second underlined.",
         f"{MARK}: differs from {baseline} by {test} over seeds, p < {plain(ALPHA)} after Holm over the {len(places)} "
-        "comparisons of this table.",
+        f"comparisons of this table{untestable(adjusted.values())}.",
     ]
     columns = [*(names[name] for name in first.factors), "seeds", *arrows]
     return Sheet("main", "Main results", columns, rows, notes, len(first.factors))

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from research.metrics.families import Pair
@@ -76,6 +76,12 @@ def decimals(groups: Sequence[Group]) -> int:
 def number(value: float, digits: int, plus: bool = False) -> str:
     """Format the number with so many digits after the point, and a true minus sign."""
     return f"{value:{'+' if plus else ''}.{digits}f}".replace("-", "−")
+
+
+def untestable(p: Iterable[float]) -> str:
+    """Write how many comparisons have no p, behind their number: Holm counts them, as a p of 1; "" of none."""
+    count = sum(map(math.isnan, p))
+    return f" ({count} of them could not be tested, and {'counts' if count == 1 else 'count'} as p = 1)" if count else ""
 
 
 def mean_cells(mean: SeedSummary | None, digits: int, rank: int = 0, mark: str = "") -> list[Cell]:

@@ -22,6 +22,7 @@ from research.report.sheets import (
     mean_cells,
     number,
     ranks,
+    untestable,
 )
 from research.report.study import Group, Study
 
@@ -221,7 +222,7 @@ def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool
     if not pairs:
         return notes
     test = "the paired t test over seeds" if paired else "Welch's t test over seeds"
-    comparisons = counted(len(pairs), "comparison")
+    comparisons = counted(len(pairs), "comparison") + untestable(pair.comparison.p for pair in pairs.values())
     notes.append(
         f"Difference from {first} by {test}, p after Holm over {comparisons}; {MARK} p < {plain(ALPHA)}. It speaks "
         "of the method trained again with other seeds, on these examples."

@@ -544,6 +544,19 @@ def test_the_main_table_marks_after_holm_over_all_its_comparisons():
     assert "over the 4 comparisons" in sheet.notes[1]
 
 
+def test_comparisons_that_holm_counts_without_a_p_are_said():
+    """Three settings, one of a single seed: two comparisons, and one of them has no p."""
+    from research.report.main_table import main_results
+
+    runs = [run(r, r, seed, 2.0 - r / 10 + seed / 100) for r in (4, 8) for seed in range(3)] + [run(16, 16, 0, 1.0)]
+    study, said = made(runs), "2 comparisons (1 of them could not be tested, and counts as p = 1)"
+    assert any(said in note for note in study_sheets.results(study).notes)
+    table = "2 comparisons of this table (1 of them could not be tested, and counts as p = 1)"
+    assert any(table in note for note in main_results([study]).notes)
+    whole = made([one for one in runs if one.options["model.adapter.r"] < 16])
+    assert not any("could not be tested" in note for sheet in (study_sheets.results(whole),) for note in sheet.notes)
+
+
 def test_the_main_table_shows_what_a_metric_lacks():
     from research.report.main_table import main_results
 
