@@ -155,7 +155,7 @@ class LanguageData(BaseDataModule):
         columns: role → the column that has it.
         tokens: name of examples ("train", or a collection's) → token rows.
         lost: why examples are dropped, for messages.
-        left_out: name → "rows", and how many of them were "cut", "dropped" or "equal"; only of names that lost some.
+        lost_rows: name → "rows", and how many of them were "cut", "dropped" or "equal"; only of names that lost some.
     """
 
     examples: Examples
@@ -169,7 +169,7 @@ class LanguageData(BaseDataModule):
         super().__init__(*args, **options)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warns of every fork
         self.tokens: dict[str, Tokenised | PreferenceRows] = {}
-        self.left_out: dict[str, dict[str, int]] = {}
+        self.lost_rows: dict[str, dict[str, int]] = {}
 
     @abc.abstractmethod
     def read(self, source: Source, split: str | None, limit: int | None) -> Examples:
@@ -191,8 +191,8 @@ class LanguageData(BaseDataModule):
                 self.tokens[name] = tokens = self.tokenise(name, examples, tokenizer)
                 counts = {"cut": tokens.truncated, "dropped": tokens.dropped, "equal": getattr(tokens, "equal", 0)}
                 if lost := {key: count for key, count in counts.items() if count}:
-                    self.left_out[name] = {"rows": len(examples.rows)} | lost
-                    notes += lost_notes(name, self.left_out[name], self.max_length, self.lost)
+                    self.lost_rows[name] = {"rows": len(examples.rows)} | lost
+                    notes += lost_notes(name, self.lost_rows[name], self.max_length, self.lost)
         self.dataset = TokenRows(self.tokens["train"].rows)
         return notes
 

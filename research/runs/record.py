@@ -127,7 +127,7 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
     facts |= {name: metrics[name] for name in COUNTS if metrics.get(name) is not None}
     tested = folder.test if state in FINISHED else {}
     shared = {"val_trained": (provenance.get("data") or {}).get("val_trained"), "test_trained": tested.get("trained_rows")}
-    facts |= {name: count for name, count in (shared | _left_out(metrics, tested)).items() if count}
+    facts |= {name: count for name, count in (shared | _lost_rows(metrics, tested)).items() if count}
     return RunRecord(
         folder.name,
         folder.path.resolve(),
@@ -150,10 +150,10 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
     )
 
 
-def _left_out(*results: dict[str, Json]) -> dict[str, float]:
+def _lost_rows(*results: dict[str, Json]) -> dict[str, float]:
     """Return "val_dropped", … (rows of a split that were dropped, or left out as equal) and "val_rows", … (of how many)."""
     counts = {}
-    for split, lost in [pair for result in results for pair in (result.get("left_out") or {}).items()]:
+    for split, lost in [pair for result in results for pair in (result.get("lost_rows") or {}).items()]:
         if dropped := lost.get("dropped", 0) + lost.get("equal", 0):
             counts |= {f"{split}_dropped": dropped, f"{split}_rows": lost["rows"]}
     return counts

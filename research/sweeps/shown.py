@@ -95,11 +95,11 @@ def errors(points: list[PlannedPoint], standings: dict[str, Standing]) -> list[s
     return [f"{names[0]}{more[error]}: {error}" for error, names in by_error.items()]
 
 
-def left_out(points: list[PlannedPoint]) -> list[str]:
+def lost_rows(points: list[PlannedPoint]) -> list[str]:
     """List the rows that trainings leave out, each with the number of points that it concerns; the plan has counted them."""
     counts: Counter[str] = Counter()
     for planned in points:
-        for split, lost in planned.facts.get("left_out", {}).items():
+        for split, lost in planned.facts.get("lost_rows", {}).items():
             if dropped := lost.get("dropped", 0) + lost.get("equal", 0):
                 counts[f"{dropped:,} of {lost['rows']:,} rows of {split} are left out"] += 1
     return [

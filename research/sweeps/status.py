@@ -17,7 +17,7 @@ from research.runs.state import is_finished
 from research.sweeps.folder import folder_of, refuse_other_sweep
 from research.sweeps.plan import is_fit
 from research.sweeps.points import plan_key
-from research.sweeps.shown import errors, left_out, table
+from research.sweeps.shown import errors, lost_rows, table
 from research.sweeps.spec import Sweep
 from research.sweeps.standing import counted, standings_now
 from research.sweeps.trainer import Program
@@ -54,7 +54,7 @@ def show_status(sweep: Sweep, seed: int = 0, wide: bool = False, as_json: bool =
     else:
         console = Console(width=None if sys.stdout.isatty() else WIDTH)
         console.print(table(points, standings))
-    for line in [*errors(points, standings), *left_out(points)]:
+    for line in [*errors(points, standings), *lost_rows(points)]:
         print(line)
     print(", ".join(f"{n} {state}" for state, n in counted(standings).items()))
     return 0

@@ -74,7 +74,7 @@ def describe(arguments: list[str], metric: str | None, goal: str | None, parse: 
         "memory": trained * 16 + frozen * (2 if narrow else 4),
         "base_hash": module.base_hash,
         "data": inputs,
-    } | ({"left_out": data.left_out} if getattr(data, "left_out", {}) else {})
+    } | ({"lost_rows": data.lost_rows} if getattr(data, "lost_rows", {}) else {})
 
 
 _notes: dict[str, tuple[list[str], dict]] = {}
@@ -93,10 +93,10 @@ def _notes_of_data(module: TrainingModule, data: L.LightningDataModule, resolved
             notes = module.prepare(data)
             module.say_cut(data, model.get("model", "the model"))
         cut = [line for line in stderr.getvalue().splitlines() if "longer than" in line]  # without the bars
-        _notes[key] = [*notes, *cut], getattr(data, "left_out", {})
-    notes, left_out = _notes[key]
-    if left_out:
-        data.left_out = left_out
+        _notes[key] = [*notes, *cut], getattr(data, "lost_rows", {})
+    notes, lost_rows = _notes[key]
+    if lost_rows:
+        data.lost_rows = lost_rows
     return notes
 
 

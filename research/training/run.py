@@ -207,8 +207,8 @@ def _results(module: TrainingModule, data: L.LightningDataModule, trainer: L.Tra
     """Return what metrics.json says about a finished training, besides the best model's metrics."""
     temperature = float(module.log_temperature.detach().exp()) if hasattr(module, "log_temperature") else None
     results = {"finished": True, "steps": trainer.global_step, "seconds": round(seconds, 3), "temperature": temperature}
-    if left_out := getattr(data, "left_out", {}):
-        results["left_out"] = left_out
+    if lost_rows := getattr(data, "lost_rows", {}):
+        results["lost_rows"] = lost_rows
     if hasattr(module, "language"):
         results["trained"] = module.language.describe()
     pruned = [call.pruned for call in trainer.callbacks if isinstance(call, Pruning) and call.pruned is not None]
@@ -257,8 +257,8 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
         result["answers"] = module.answers
     if count := getattr(data, "shared", {}).get(f"{split}_trained"):
         result["trained_rows"] = count  # of those measured
-    if lost := getattr(data, "left_out", {}).get(split):
-        result["left_out"] = {split: lost}
+    if lost := getattr(data, "lost_rows", {}).get(split):
+        result["lost_rows"] = {split: lost}
     is_run = (out / PROVENANCE).exists()
     if is_run:
         write_json(out / f"{verb}.json", result)

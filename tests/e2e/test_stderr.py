@@ -27,6 +27,7 @@ SHAPES = (
     r"log-probabilities of \d+ \w+ pairs under the reference, .*",
     r"\w+: \d+ answers of [\d.]+ tokens, [\d.,]+ tokens/s",
     r"(index|dense|bm25|fused|reranked): .*",
+    r"\w+: +\d+%\|.*\[.*\]",  # a bar: of what takes more than two seconds
     r"cache/embeddings/\w+: encoding \d+ texts \(doc\)",
 )
 """Lines that tell a user something."""

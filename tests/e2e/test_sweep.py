@@ -146,7 +146,7 @@ def test_rows_that_are_left_out_are_said_before_and_after(place, research):
     assert research("sweep", "run", file).code == 0
     assert "2 of 2 points: 2 of 7 rows of val are left out" in research("sweep", "status", file).out
     for one in json.loads(research("sweep", "status", file, "--json").out)["points"]:
-        assert metrics(Path("runs") / one["point"])["left_out"] == {"val": {"rows": 7, "dropped": 2}}
+        assert metrics(Path("runs") / one["point"])["lost_rows"] == {"val": {"rows": 7, "dropped": 2}}
     assert research("report", "runs", "--out", "page").code == 0
     note = "Left out, since data.max_length leaves them no label or room, and not part of any mean: 2 of 7 rows of val"
     assert note in Path("page/index.html").read_text()

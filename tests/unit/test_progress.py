@@ -8,6 +8,7 @@ import subprocess
 import sys
 import termios
 import time
+from types import SimpleNamespace
 
 import pytest
 import tqdm
@@ -79,3 +80,21 @@ def test_bars_that_the_user_has_switched_off_stay_off():
     environment = {**os.environ, "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("6\n", "")
+
+
+def test_the_bar_of_a_training_counts_from_the_first_batch_on():
+    """The untrained model is measured before it: those minutes are no batch's. Stopped, it ends at once."""
+    from research.training.progress import Progress
+
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=4))  # resumed: the fifth is about to begin
+    trainer = SimpleNamespace(is_global_zero=True, max_steps=10, max_epochs=-1, fit_loop=loop, callback_metrics={})
+    module = SimpleNamespace(settings=SimpleNamespace(accumulate=2))
+    progress = Progress()
+    progress.on_train_start(trainer, module)
+    assert progress.bar is None
+    progress.on_train_batch_start(trainer, module, None, 0)
+    assert (progress.bar.n, progress.bar.total) == (4, 20)
+    progress.on_train_batch_end(trainer, module, None, None, 0)
+    assert progress.bar.n == 5
+    progress.on_exception(trainer, module, KeyboardInterrupt())
+    assert progress.bar is None
