@@ -56,10 +56,12 @@ def shape_rows(
         UserError: a row in no shape, or of another form than the first; a column of `columns` that no row has.
     """
     first, unread, missing = None, {}, dict(columns or {})
+    seen: dict[str, None] = {}  # all columns
     filled: set[str] = set()  # roles whose columns say something
     taken: set[str] = set()  # what rows are made of
     for where, row in rows:
         missing = {role: column for role, column in missing.items() if column not in row}
+        seen |= dict.fromkeys(row)
         cells = {key: value for key, value in row.items() if not is_absent(value)}
         if columns:
             mapped = {role: cells[column] for role, column in columns.items() if column in cells}
@@ -95,7 +97,7 @@ def shape_rows(
     if missing and first:
         role, column = next(iter(missing.items()))
         raise UserError(
-            f"{bad.columns}: no row of {source} has the column {column!r} ({role}); {suggest(column, unread)}. Correct it."
+            f"{bad.columns}: no row of {source} has the column {column!r} ({role}); {suggest(column, seen)}. Correct it."
         )
     for role in sorted(filled - taken):
         raise UserError(

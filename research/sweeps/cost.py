@@ -4,6 +4,7 @@ import json
 import statistics
 
 from research.errors import UserError
+from research.progress import say
 from research.runs.plan import PlannedPoint, with_id
 from research.sweeps.command import ours
 from research.sweeps.folder import as_text
@@ -59,9 +60,18 @@ def measured(
         "hours_in_kept_workers": hours_in_workers,
         "start_seconds": start,
         "measured": len(costs),
+        "device": costs[next(iter(costs))]["device"],
         "steps": steps,
         "trials": trials or len(timed),
     }
+
+
+def say_measuring(points: list[PlannedPoint], steps: int, kinds: int | None) -> None:
+    """Print what is about to be timed: it is the longest part of a plan."""
+    count = len({_kind(planned) for planned in points})
+    timed = min(count, kinds or count)
+    fewer = "; --kinds 1 times one of them, and counts the others as long" if timed > 1 else ""
+    say(f"timing {steps} steps of {timed} of {count} kinds of points, each a training of its own that is thrown away{fewer}")
 
 
 def _kind(planned: PlannedPoint) -> str:

@@ -6,19 +6,25 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from research.errors import UserError
+from research.progress import say
 from research.runs.files import atomic_write, write_json
 from research.runs.folder import sweep_owner
 from research.runs.identity import PLACE
-from research.runs.layout import SWEEP
+from research.runs.layout import CONFIG, SWEEP
 from research.runs.ledger import Ledger
 from research.runs.locks import locked
+from research.runs.options import options_of
 from research.runs.plan import PlannedPoint, points_so_far
 from research.sweeps.command import Point, ours
 from research.sweeps.sampling import sampled_points
 from research.sweeps.spec import COPY, Sweep
+from research.types import Json
 
 LOCK = "sweep.lock"
+LISTED = 5  # options that a warning names
 
 
 def folder_of(sweep: Sweep) -> Path:
@@ -60,12 +66,44 @@ def claimed(folder: Path, sweep: Sweep, seed: int) -> Iterator[None]:
                 "varied": sweep.varied,
                 "overlay": list(sweep.overlay),
                 "file": str(sweep.path.resolve()),
+                "configs": {str(path): path.read_text(encoding="utf-8") for path in sweep.configs},
             },
         )
         if not is_copy:
             with atomic_write(copy) as stream:
                 stream.write(sweep.text)
         yield
+
+
+def say_changed_configs(folder: Path, sweep: Sweep) -> None:
+    """Warn of configurations that have changed since the folder was planned with them, where it holds points already."""
+    before = sweep_owner(folder).get("configs") or {}
+    if not any((folder / planned.point / CONFIG).exists() for planned in points_so_far(folder)):
+        return
+    for path in sweep.configs:
+        now, earlier = path.read_text(encoding="utf-8"), before.get(str(path))
+        if earlier is None or earlier == now:
+            continue
+        texts = [_options(text) for text in (earlier, now)]
+        changed = [
+            f"{name} {texts[0].get(name)!r}, now {texts[1].get(name)!r}"
+            for name in {**texts[0], **texts[1]}
+            if texts[0].get(name) != texts[1].get(name)
+        ]
+        if changed:
+            say(
+                f"warning: {path} has changed since {folder} was planned with it ({'; '.join(changed[:LISTED])}): points of "
+                "the earlier one stay in the folder, and are no part of this sweep. Put the values back to go on, or "
+                "keep the two apart by --name NAME"
+            )
+
+
+def _options(text: str) -> dict[str, Json]:
+    """Return the options of a configuration by dotted name; {} of a text that is no YAML."""
+    try:
+        return options_of(yaml.safe_load(text) or {})
+    except (yaml.YAMLError, AttributeError):
+        return {}
 
 
 def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:

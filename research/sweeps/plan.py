@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -25,9 +26,15 @@ Describe = Callable[[list[str]], Description]
 
 
 WARNING = "warning:"  # how a warning of a point begins
+ALIKE = 8  # points, all of them, that end in one error: the others will too
+REASONS = 5  # that are listed
+OPTION = re.compile(
+    r"--((?:data|model|trainer)\.[\w.]*\w)(?:[ =]('[^']*'|[A-Z]+(?:\.\w+)?\b|true|false|null|[^\s,;)]*[\d\[\]/:=][^\s,;)]*))?"
+)
+"""An option of `fit` in a message, with its value."""
 
 
-class Problem(NamedTuple):
+class _Problem(NamedTuple):
     """A point that cannot run, with the reason."""
 
     values: Point
@@ -66,7 +73,7 @@ def describer(sweep: Sweep, program: Program, decided_elsewhere: bool = False) -
 
 def plan(
     sweep: Sweep, describe: Describe, seed: int = 0, watch: Callable[[Iterable[Point]], Iterable[Point]] = iter
-) -> tuple[list[PlannedPoint], list[Problem]]:
+) -> list[PlannedPoint]:
     """Plan every point of a grid or a random sweep; of bayes, or of random without run_cap, points at the extremes.
 
     Args:
@@ -74,38 +81,72 @@ def plan(
         describe: a command → {"point": its id, …}.
         seed: of a random sweep's draws.
         watch: wraps the points, to show progress.
+
+    Raises:
+        UserError: some of them cannot be run.
     """
     points: list[PlannedPoint] = []
-    problems: list[Problem] = []
+    problems: list[_Problem] = []
     warnings: Counter[str] = Counter()
     heard: set[str] = set()
-    for values in watch(sampled_points(sweep, seed)):
+    everything, unseen = list(sampled_points(sweep, seed)), 0
+    for values in watch(everything):
         stderr = io.StringIO()
         try:
             with contextlib.redirect_stderr(stderr):
                 points.append(plan_point(sweep, values, describe))
         except UserError as error:
-            problems.append(Problem(values, str(error)))
+            problems.append(_Problem(values, as_setting(str(error))))
+            if not points and len(problems) == ALIKE and len({problem.reason for problem in problems}) == 1:
+                unseen = len(everything) - ALIKE
+                break
         finally:  # every point says the same of the same data
             lines = dict.fromkeys(line.strip() for line in stderr.getvalue().splitlines() if line.strip())
             warnings.update(line for line in lines if WARNING in line)
             for line in [line for line in lines if WARNING not in line and line not in heard]:
                 heard.add(line)
-                say(line)
+                say(as_setting(line))
     say_counted(warnings, len(points) + len(problems))
     first: dict[str, Point] = {}
     for planned in points if sweep.is_exhaustive else ():
         if planned.point in first:
             same = f"it computes what {as_text(first[planned.point])} computes (point {planned.point})"
-            problems.append(Problem(planned.values, f"{same}; expected each point once. Leave one out."))
+            problems.append(_Problem(planned.values, f"{same}; expected each point once. Leave one out."))
         first.setdefault(planned.point, planned.values)
-    return points, problems
+    if problems:
+        raise UserError(_refusal(sweep, problems, len(everything), unseen))
+    return points
+
+
+def _refusal(sweep: Sweep, problems: list[_Problem], total: int, unseen: int) -> str:
+    """Write why points cannot be run; the reasons after the first are said before it."""
+    by_reason: dict[str, list[Point]] = {}
+    for problem in problems:
+        by_reason.setdefault(problem.reason, []).append(problem.values)
+    for reason, values in list(by_reason.items())[1:REASONS]:
+        say(f"{len(values)} of {total} points, the first {as_text(values[0])}: {reason}")
+    what = "points" if sweep.is_exhaustive else "samples"
+    few = f", and the other {unseen} were not looked at" if unseen else ""
+    first = problems[0]
+    return (
+        f"{sweep.path}: {len(problems)} of {total} {what} cannot be run{few}, the first {as_text(first.values)}: {first.reason}"
+    )
+
+
+def as_setting(message: str) -> str:
+    """Turn options of `fit` in a message into what a sweep takes: `--data.val FILE` into `--set data.val=FILE`."""
+
+    def setting(option: re.Match[str]) -> str:
+        value = option[2] or "…"
+        return f"--set {option[1]}={value.rstrip('.')}" + "." * value.endswith(".")
+
+    return OPTION.sub(setting, message)
 
 
 def say_counted(warnings: Mapping[str, int], points: int) -> None:
     """Print each warning once, with the number of points that it concerns."""
     for line, times in warnings.items():
-        say(f"{times} of {points} points: {line}")
+        say(f"{times} of {points} points: {as_setting(line)}")
 
 
 def plan_point(sweep: Sweep, values: Point, describe: Describe) -> PlannedPoint:

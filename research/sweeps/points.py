@@ -13,8 +13,9 @@ from research.runs.ledger import AGAIN, Ledger
 from research.runs.plan import PlannedPoint, is_planned, points_so_far, read_plan, write_plan
 from research.runs.state import is_finished, stale_reason
 from research.sweeps.command import ours
-from research.sweeps.folder import claimed, folder_of, known_ids, refuse_other_sweep, with_earlier_ids
+from research.sweeps.folder import claimed, folder_of, known_ids, refuse_other_sweep, say_changed_configs, with_earlier_ids
 from research.sweeps.plan import describer, is_fit, plan, watched
+from research.sweeps.sampling import count_of
 from research.sweeps.search import open_search, refuse_other_search
 from research.sweeps.spec import Sweep
 from research.sweeps.standing import note_finished, standings_now
@@ -47,10 +48,8 @@ def planned_points(sweep: Sweep, seed: int, program: Program) -> list[PlannedPoi
         if _are_current(points := read_plan(folder), program):
             return points
         say("data or model have changed since the plan: it is made anew, and its points are others")
-    points, problems = plan(sweep, describer(sweep, program), seed, watched)
-    points = with_earlier_ids(folder, points)
-    if problems:
-        raise UserError(f"{sweep.path}: {len(problems)} points cannot be run, the first: {problems[0].reason}")
+    say_changed_configs(folder, sweep)
+    points = with_earlier_ids(folder, plan(sweep, describer(sweep, program), seed, watched))
     with claimed(folder, sweep, seed):
         if sweep.is_searched:
             open_search(folder, sweep, seed)
@@ -75,9 +74,8 @@ def _are_current(points: list[PlannedPoint], program: Program) -> bool:
 
 def plan_key(sweep: Sweep, seed: int) -> str:
     """Hash the sweep, its command as it stands now, the configurations that this names, the seed and the code."""
-    files = [Path(argument) for argument in sweep.command if argument.endswith((".yaml", ".yml")) and Path(argument).is_file()]
     command = sweep.argv_of({})  # with the variables of the environment
-    texts = [path.read_text(encoding="utf-8") for path in files]
+    texts = [path.read_text(encoding="utf-8") for path in sweep.configs]
     return hash_json([sweep.facts, command, seed, plan_fingerprint(), texts])
 
 
@@ -112,7 +110,7 @@ def points_again(folder: Path, points: list[PlannedPoint], again: Again) -> list
     stale = [planned for planned, reason in zip(points, reasons, strict=True) if reason]
     if stale and not again.stale:
         listed = "; ".join(dict.fromkeys(filter(None, reasons)))
-        say(f"{len(stale)} points are stale ({listed}); --rerun-stale runs them again")
+        say(f"{count_of(len(stale), 'point')} made by other code or of other data ({listed}); --rerun-stale runs them again")
     ended = [planned for planned in points if standings[planned.point].state in ("done", "pruned")]
     gone = [planned for planned in ended if is_fit(planned) and not is_finished(folder / planned.point)]
     failed = [planned for planned in points if standings[planned.point].state in ("failed", "killed")]

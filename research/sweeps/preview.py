@@ -11,11 +11,11 @@ from research.runs.ledger import AGAIN
 from research.runs.options import options_of
 from research.runs.plan import FILE as PLAN
 from research.runs.plan import PlannedPoint, write_plan
-from research.sweeps.cost import measured
-from research.sweeps.folder import as_text, claimed, folder_of, refuse_other_sweep, with_earlier_ids
+from research.sweeps.cost import measured, say_measuring
+from research.sweeps.folder import as_text, claimed, folder_of, refuse_other_sweep, say_changed_configs, with_earlier_ids
 from research.sweeps.plan import Describe, describer, plan, watched
 from research.sweeps.points import plan_key
-from research.sweeps.sampling import count_text, settings_and_seeds
+from research.sweeps.sampling import count_of, count_text, settings_and_seeds
 from research.sweeps.spec import COPY, Sweep
 from research.sweeps.standing import counted, standings_now
 from research.sweeps.trainer import Description, Program
@@ -44,23 +44,16 @@ def show_plan(
         raise UserError(f"--kinds {kinds}; expected 1 or more, together with --measure. Correct it, or leave it out.")
     folder = folder_of(sweep)
     refuse_other_sweep(folder, sweep, seed)
+    say_changed_configs(folder, sweep)
     seconds: list[float] = []
-    points, problems = plan(sweep, _timed(describer(sweep, program), seconds), seed, watched)
-    points = with_earlier_ids(folder, points)
-    if problems:
-        for problem in problems[:10]:
-            say(f"{as_text(problem.values)}: {problem.reason}")
-        first = problems[0]
-        raise UserError(
-            f"{sweep.path}: {len(problems)} of {len(points) + len(problems)} points cannot be run, the first "
-            f"{as_text(first.values)}: {first.reason}"
-        )
+    points = with_earlier_ids(folder, plan(sweep, _timed(describer(sweep, program), seconds), seed, watched))
     for a, b in equivalents(points):
         say(f"warning: {as_text(b.values)} computes what {as_text(a.values)} computes, spelled otherwise")
     if note := scale_varies([planned.values for planned in points]):
         say(note)
     cost = None
     if measure is not None:
+        say_measuring(points, measure, kinds)
         # the first point also paid for the imports, which every new process pays
         start = max(0.0, seconds[0] - statistics.median(seconds))
         points, cost = measured(points, measure, start, program, None if sweep.is_exhaustive else sweep.run_cap, kinds)
@@ -89,14 +82,14 @@ def show_plan(
         print(f"\n{count_text([planned.values for planned in points])}; all can be run")
         print(f"{stand or 'none is begun'}, {to_run} to run; {folder / PLAN}")
     else:
-        print(f"\n{len(points)} samples of a {sweep.method} sweep {most}, all can be run")
+        print(f"\n{count_of(len(points), 'sample')} of a {sweep.method} sweep {most}, all can be run")
     if sweep.overlay:
         print(f"for W&B's agents: wandb sweep {folder / COPY}")
     if cost is not None:
         print(
-            f"at most {cost['hours']:.2f} device-hours for {cost['trials']} points with a process each, "
-            f"{cost['hours_in_kept_workers']:.2f} in workers that are kept ({cost['measured']} points timed, "
-            f"{cost['steps']} steps each)"
+            f"about {cost['hours']:.2f} device-hours for {count_of(cost['trials'], 'point')} with a process each, "
+            f"{cost['hours_in_kept_workers']:.2f} in workers that are kept ({count_of(cost['measured'], 'point')} timed now, "
+            f"{cost['steps']} steps each, on {cost['device']}; other load or another device takes another time)"
         )
     return 0
 

@@ -26,16 +26,16 @@ def size_text(sweep: Sweep) -> str:
         return count_text(sampled_points(sweep, 0))
     if sweep.run_cap is None:
         return f"{sweep.method}, without an end"
-    return f"{_count(sweep.run_cap, 'point')} at most, proposed one by one"
+    return f"{count_of(sweep.run_cap, 'point')} at most, proposed one by one"
 
 
 def count_text(points: list[Point]) -> str:
     """Write counts as text, such as `18 points: 6 settings × 3 seeds`."""
     settings, seeds = settings_and_seeds(points)
     if not seeds:
-        return f"{_count(len(points), 'point')}, a seed each ({SEED} is not swept)"
+        return f"{count_of(len(points), 'point')}, a seed each ({SEED} is not swept)"
     times = "×" if settings * seeds == len(points) else "and"
-    return f"{_count(len(points), 'point')}: {_count(settings, 'setting')} {times} {_count(seeds, 'seed')}"
+    return f"{count_of(len(points), 'point')}: {count_of(settings, 'setting')} {times} {count_of(seeds, 'seed')}"
 
 
 def settings_and_seeds(points: list[Point]) -> tuple[int, int]:
@@ -44,7 +44,8 @@ def settings_and_seeds(points: list[Point]) -> tuple[int, int]:
     return len(settings), len({point[SEED] for point in points if SEED in point})
 
 
-def _count(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
+    """Write a number of things: 1 point, 2 points."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 

@@ -17,6 +17,7 @@ from research.runs.state import is_finished
 from research.sweeps.folder import folder_of, refuse_other_sweep
 from research.sweeps.plan import is_fit
 from research.sweeps.points import plan_key
+from research.sweeps.sampling import count_of
 from research.sweeps.shown import errors, lost_rows, table
 from research.sweeps.spec import Sweep
 from research.sweeps.standing import counted, standings_now
@@ -70,7 +71,7 @@ def _show_runs(sweep: Sweep, folder: Path, as_json: bool) -> int:
         return 0
     print(f"{sweep.path}: points of a {sweep.method} sweep are proposed one by one, so none is planned")
     print(
-        f"{folder} holds {len(runs)} runs, {finished} of them finished"
+        f"{folder} holds {count_of(len(runs), 'run')}, {finished} of them finished"
         + (f"; `research report {folder}` shows them" if runs else "")
     )
     return 0

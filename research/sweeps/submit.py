@@ -8,7 +8,7 @@ from typing import NamedTuple
 from research.errors import UserError
 from research.sweeps import directives, kubernetes, slurm
 from research.sweeps.agents import parse_target, sweep_copy
-from research.sweeps.folder import as_text, folder_of
+from research.sweeps.folder import folder_of
 from research.sweeps.kubernetes import Options as Pods
 from research.sweeps.plan import describer, plan, watched
 from research.sweeps.points import Again, planned_points, tasks_to_submit
@@ -175,10 +175,7 @@ def _check_trials(sweep: Sweep, program: Program, seed: int) -> None:
     if sweep.is_exhaustive and not decided:
         planned_points(sweep, seed, program)
         return
-    _, problems = plan(sweep, describer(sweep, program, decided_elsewhere=True), seed, watched)
-    if problems:
-        first = f"the first {as_text(problems[0].values)}: {problems[0].reason}"
-        raise UserError(f"{sweep.path}: {len(problems)} samples cannot be run, {first}")
+    plan(sweep, describer(sweep, program, decided_elsewhere=True), seed, watched)
 
 
 # ---- Kubernetes -----------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def _notes_of_data(module: TrainingModule, data: L.LightningDataModule, resolved
 
 
 def time_steps(arguments: list[str], steps: int, threads: int | None, parse: Parse) -> dict[str, Json]:
-    """Estimate the `seconds` of the whole training from its first steps; return also its `devices`.
+    """Estimate the `seconds` of the whole training from its first steps; return also its `devices`, and what they are.
 
     Args:
         arguments: of the command line, from `fit` on.
@@ -128,7 +128,7 @@ def time_steps(arguments: list[str], steps: int, threads: int | None, parse: Par
             f"--measure: it ends with {code} in its first steps ({' '.join(last)[:300]}); expected a "
             "point that can be trained. Correct it."
         )
-    return {"seconds": round(clock.total_seconds(seconds), 2), "devices": clock.devices}
+    return {"seconds": round(clock.total_seconds(seconds), 2), "devices": clock.devices, "device": clock.device}
 
 
 def _check_metric(metric: str, module: L.LightningModule, data: L.LightningDataModule, trainer: jsonargparse.Namespace) -> None:

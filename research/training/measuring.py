@@ -4,6 +4,7 @@ import math
 import time
 
 import lightning as L
+import torch
 
 from research.training.optimisation import total_steps
 
@@ -23,11 +24,16 @@ class Measuring(L.Callback):
         self.validating, self.validation = 0.0, 0.0  # all of them, one
         self.begun = 0.0
         self.steps, self.validations, self.devices = 0, 0, 1  # of the whole training
+        self.device = ""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         accumulate = module.settings.accumulate
         self.steps, self.devices = int(total_steps(trainer, accumulate)), trainer.world_size
         self.validations = self._validations(trainer, self.steps, accumulate)
+        root = trainer.strategy.root_device
+        self.device = (
+            torch.cuda.get_device_name(root) if root.type == "cuda" else f"{root.type}, {torch.get_num_threads()} threads"
+        )
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
         if trainer.global_step > len(self.marks):

@@ -162,6 +162,22 @@ def test_rows_that_are_left_out_are_said_before_and_after(place, research):
         assert not Path("runs/never").exists()
 
 
+def test_a_configuration_that_changed_since_the_plan_is_named(place, research):
+    """What was trained with the earlier one stays, and is not taken for lost."""
+    Path("mine.yaml").write_text("data: {init_args: {max_length: 128}}\n")
+    options = ("--config", "mine.yaml", "--out", "mine", "--threads", "1")
+    file = sweep({"seed_everything": {"values": [0]}})
+    assert research("sweep", "run", file, *options).code == 0
+    Path("mine.yaml").write_text("# shorter\ndata: {init_args: {max_length: 96}}\n")
+    said = "warning: mine.yaml has changed since mine was planned with it (data.max_length 128, now 96)"
+    plan = research("sweep", "plan", file, *options[:4])
+    assert said in plan.err
+    Path("mine.yaml").write_text("# a note alone\ndata: {init_args: {max_length: 128}}\n")
+    again = research("sweep", "plan", file, *options[:4])
+    assert "has changed" not in again.err.replace(said, "")
+    assert "1 done, 0 to run" in again.out
+
+
 @pytest.mark.thorough
 def test_what_has_failed_or_is_gone_is_run_again_alone(place, research):
     file = sweep({"seed_everything": {"values": [0, 1, 2]}})
@@ -800,7 +816,7 @@ def test_status_of_points_that_w_and_b_s_server_chooses_counts_the_runs(place, r
     assert "runs holds 0 runs" in research("sweep", "status", "sweep.yaml").out
     assert research("fit", "-c", "sft.yaml", "--out", "runs/{point}", "--model.optimisation.lr=3e-3").code == 0
     told = research("sweep", "status", "sweep.yaml")
-    assert (told.code, "runs holds 1 runs, 1 of them finished; `research report runs`" in told.out) == (0, True), told.err
+    assert (told.code, "runs holds 1 run, 1 of them finished; `research report runs`" in told.out) == (0, True), told.err
     assert research("sweep", "status", "sweep.yaml", "--json").json["states"] == {"done": 1}
 
 

@@ -175,7 +175,7 @@ def test_a_mend_that_changes_numbers_makes_its_points_stale_and_no_others(run, m
     shown = run("sweep", "status", "grid.yaml", "--json").json["points"]
     assert {(one["values"]["model.adapter.r"], one["state"]) for one in shown} == {(1, "done"), (2, "stale")}
     told = run("sweep", "run", "grid.yaml", "--threads", "1")
-    assert "3 points are stale (r=2 was trained as r=3)" in told.err
+    assert "3 points made by other code or of other data (r=2 was trained as r=3)" in told.err
     assert "--rerun-stale" in told.err
     text = Path("grid.yaml").read_text()
     Path("grid.yaml").write_text(text.replace("values: [0, 1, 2]", "values: [0, 1, 2, 3]"))

@@ -279,11 +279,40 @@ def test_null_is_handed_to_other_programs_as_w_and_b_s_agent_hands_it(tmp_path):
 
     text = "method: grid\ncommand: [{}, '${{args}}']\nparameters: {{a: {{values: [null, 1]}}}}\n"
     foreign = sweep(tmp_path, text.format("x"))
-    points, problems = plan(foreign, describer(foreign, program=None))
+    points = plan(foreign, describer(foreign, program=None))
     assert [one.argv for one in points] == [["x", "--a=None"], ["x", "--a=1"]]
-    assert not problems
-    _, problems = plan(sweep(tmp_path, text.format("research")), lambda argv: {"point": str(argv)})
-    assert ["a is null" in one.reason for one in problems] == [True]
+    with pytest.raises(UserError, match="1 of 2 points cannot be run, the first a=None: a is null"):
+        plan(sweep(tmp_path, text.format("research")), lambda argv: {"point": str(argv)})
+
+
+def test_reasons_are_told_once_and_one_that_all_points_have_ends_the_plan(tmp_path, capsys):
+    """In the words of a sweep: an option of `fit` is passed by --set."""
+    from research.sweeps.plan import as_setting, plan
+
+    text = "method: grid\ncommand: [research, fit, '${{args}}']\nparameters: {{a: {{values: {}}}}}\n"
+    asked = []
+
+    def describe(argv: list[str]) -> dict:
+        asked.append(argv)
+        value = int(argv[-1].partition("=")[2])
+        if value < 3:
+            raise UserError(f"none; expected some. Name it by --data.val FILE.jsonl{', or raise it' if value == 2 else ''}.")
+        return {"point": str(value)}
+
+    with pytest.raises(UserError) as error:
+        plan(sweep(tmp_path, text.format([3, 0, 1, 2])), describe)
+    assert "3 of 4 points cannot be run, the first a=0: none; expected some. Name it by --set data.val=FILE.jsonl." in str(
+        error.value
+    )
+    assert capsys.readouterr().err.count("1 of 4 points, the first a=2: none;") == 1
+    asked.clear()
+    with pytest.raises(UserError, match="8 of 12 points cannot be run, and the other 4 were not looked at, the first a=0"):
+        plan(sweep(tmp_path, text.format([0] * 12)), describe)
+    assert len(asked) == 8
+    many = "--data.train_split train[:90%], --data.skip_bad_rows true (--model.max_length reads more), or --out DIR."
+    assert as_setting(many) == (
+        "--set data.train_split=train[:90%], --set data.skip_bad_rows=true (--set model.max_length=… reads more), or --out DIR."
+    )
 
 
 def test_a_shell_gets_program_and_values_by_the_cure_that_is_named(tmp_path):
