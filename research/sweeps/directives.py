@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from research.errors import UserError
+from research.sweeps.limits import check_memory, check_warning, limit_seconds
 from research.sweeps.secrets import refuse_assignments
 
 FINISH = {"time": "30:00", "nodes": 1, "ntasks": 1, "cpus-per-task": 1}
@@ -100,7 +101,7 @@ def array_lines(options: Options) -> str:
 
 def finish_lines(options: Options) -> str:
     """Write the #SBATCH lines of the job after an array: no GPU, no partition of GPUs, and a time of its own."""
-    named = {name for line in options.finish_sbatch for name in _names(line)}
+    named = {name for line in options.finish_sbatch for name, _ in _named(line)}
     asked = {name: value for name, value in FINISH.items() if name not in named}
     if "account" not in named:
         asked["account"] = options.account
@@ -135,30 +136,57 @@ def check(options: Options) -> None:
             _check_line(flag, line, written)
 
 
+def check_limits(options: Options) -> None:
+    """Refuse times and amounts of memory that sbatch refuses, and a time limit that the warning fills.
+
+    Raises:
+        UserError: there is one.
+    """
+    if limit := time_limit(options):
+        check_warning(*limit, options.warning)
+    if options.mem:
+        check_memory("--mem", options.mem)
+    for flag, lines in (("--sbatch", options.sbatch), ("--finish-sbatch", options.finish_sbatch)):
+        for name, value in (named for line in lines for named in _named(line)):
+            if name == "time":
+                limit_seconds(f"{flag} --time", value)
+            elif name in ASKED["mem"]:
+                check_memory(f"{flag} --{name}", value)
+
+
+def time_limit(options: Options) -> tuple[str, str] | None:
+    """Return the option that limits a task's time, and its value; None leaves it to the partition."""
+    lines = [value for line in options.sbatch for name, value in _named(line) if name == "time"]
+    return ("--time", options.time) if options.time else ("--sbatch --time", lines[-1]) if lines else None
+
+
 def _check_line(flag: str, line: str, written: dict[str, str]) -> None:
     refuse_assignments(flag, [line.replace(",", " ")])
     if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line) or not line.startswith("-"):
         raise UserError(f"{flag} {line!r}; expected one option on one line, such as --qos=x. Give {flag} once for each.")
-    for name in _names(line):
+    for name, _ in _named(line):
         if name in written:
             raise UserError(
                 f"{flag} {line!r} contradicts what the script says of --{name} itself; expected {written[name]}. Leave it out."
             )
 
 
-def _names(line: str) -> Iterator[str]:
-    """Yield the options in a line, by their whole names; sbatch takes several in a line, letters, and beginnings of names."""
+def _named(line: str) -> Iterator[tuple[str, str]]:
+    """Yield the options in a line, by their whole names, with their values; "" of none.
+
+    sbatch takes several in a line, letters, and beginnings of names.
+    """
     try:
         arguments = shlex.split(line)
     except ValueError:
         raise UserError(f"--sbatch {line!r} has a quote without its other; expected both. Correct it.") from None
     known = {*WRITTEN, *FINISH, "dependency", *(name for names in ASKED.values() for name in names)}
-    for argument in arguments:
-        if match := re.match(r"--([\w-]+)", argument):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if match := re.fullmatch(r"(?s)--([\w-]+)(?:=(.*))?", argument):
             longer = sorted((name for name in known if name.startswith(match[1])), key=len)
-            yield longer[0] if longer else match[1]
-        elif match := re.match(r"-(\w)", argument):
-            yield SHORT.get(match[1], match[1])
+            yield longer[0] if longer else match[1], following if match[2] is None else match[2]
+        elif match := re.fullmatch(r"(?s)-(\w)(.*)", argument):
+            yield SHORT.get(match[1], match[1]), match[2] or following
 
 
 def _flag(name: str) -> str:

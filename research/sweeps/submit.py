@@ -10,6 +10,7 @@ from research.sweeps import directives, kubernetes, slurm
 from research.sweeps.agents import parse_target, sweep_copy
 from research.sweeps.folder import folder_of
 from research.sweeps.kubernetes import Options as Pods
+from research.sweeps.limits import note_resumptions
 from research.sweeps.plan import describer, plan, watched
 from research.sweeps.points import Again, planned_points, tasks_to_submit
 from research.sweeps.spec import Sweep
@@ -75,6 +76,7 @@ def submit_sweep(sweep: Sweep, program: Program, options: Options) -> int:
     directives.check(options.cluster)
     if options.kubernetes:
         return _write_job(sweep, program, options)
+    directives.check_limits(options.cluster)
     if options.wandb:
         return _submit_agents(sweep, program, options)
     return _submit_array(sweep, program, options)
@@ -118,6 +120,9 @@ def _submit_array(sweep: Sweep, program: Program, options: Options) -> int:
     if not tasks:
         print(f"all {len(points)} points are done or running")
         return 0
+    if limit := directives.time_limit(cluster):
+        seconds = [planned.facts["seconds"] for planned in points if "seconds" in planned.facts]
+        note_resumptions(*limit, cluster.warning, seconds)
     slurm.check_array(len(tasks), f"the points of {sweep.path}")
     copies = submission(sweep, folder, options.seed, write=not options.dry_run)
     if options.dry_run:
