@@ -31,6 +31,7 @@ NUMBER = int | float
 FIELDS: dict[str, type | UnionType] = {
     **dict.fromkeys(("seconds", "cpu_seconds", "value"), NUMBER),
     "code": int,
+    "step": int,
     "error": str,
     "pid": int,
 }
@@ -45,12 +46,14 @@ class Standing(NamedTuple):
         attempts: how often it was begun.
         failures: how often it has failed since the user asked for it.
         last: its last event; {} of none.
+        steps: from which its latest starts went on, one for each start since it last ended, failed or was asked for.
     """
 
     state: str
     attempts: int
     failures: int
     last: dict[str, Json]
+    steps: tuple[int | None, ...] = ()
 
 
 def should_run(standing: Standing) -> bool:
@@ -58,6 +61,11 @@ def should_run(standing: Standing) -> bool:
     if standing.state == "failed":
         return standing.failures < ATTEMPTS and standing.last.get("code") != WRONG_INPUT
     return standing.state in AGAIN
+
+
+def is_stuck(standing: Standing, step: int) -> bool:
+    """Return whether a point has been begun ATTEMPTS times from this very step, and stopped each time before it got further."""
+    return standing.steps[-ATTEMPTS:] == (step,) * ATTEMPTS
 
 
 class Ledger:
@@ -112,10 +120,15 @@ class Ledger:
         last: dict[str, dict] = {}
         attempts: Counter[str] = Counter()
         failures: Counter[str] = Counter()
+        steps: dict[str, tuple[int | None, ...]] = {}
         for event in self.events():
             point, state = event["point"], event["state"]
             last[point] = event
             attempts[point] += state == "running"
+            if state == "running":
+                steps[point] = (*steps.get(point, ()), event.get("step"))
+            elif state != "preempted":
+                steps.pop(point, None)
             failures[point] = 0 if state == "missing" else failures[point] + (state == "failed")
         standings = {}
         for point in points:
@@ -125,7 +138,7 @@ class Ledger:
                 state = "missing"
             if state == "running" and not self.is_claimed(point):
                 state = "killed"
-            standings[point] = Standing(state, attempts[point], failures[point], event)
+            standings[point] = Standing(state, attempts[point], failures[point], event, steps.get(point, ()))
         return standings
 
     @contextlib.contextmanager

@@ -145,18 +145,29 @@ def on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
             signal.signal(number, old)
 
 
+_nested: list[bool] = []
+
+
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Pass signals on to the command that runs, and end the work after it; our own trainings catch them themselves."""
-    stop_signals.clear()
+    """Pass signals on to the command that runs, and end the work after it; our own trainings catch them themselves.
+
+    A signal that came within an outer such context holds in an inner one.
+    """
+    if not _nested:
+        stop_signals.clear()
 
     def stop(number: int, _frame: FrameType | None) -> None:
         stop_signals.append(number)
         for child in _children:
             _signal_group(child, number)
 
-    with on_signals(stop):
-        yield
+    _nested.append(True)
+    try:
+        with on_signals(stop):
+            yield
+    finally:
+        _nested.pop()
 
 
 def _run_in_process(argv: list[str], stream: io.TextIOBase, run: Callable[[list[str]], int], variables: dict[str, str]) -> int:

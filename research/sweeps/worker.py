@@ -10,17 +10,18 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from research.errors import DIVERGED, INTERRUPTED, PREEMPTED, UserError
+from research.errors import DIVERGED, INTERRUPTED, PREEMPTED, WRONG_INPUT, UserError
 from research.progress import say
 from research.runs.disk import disk_errors
-from research.runs.ledger import Ledger, should_run
+from research.runs.folder import RunFolder
+from research.runs.ledger import ATTEMPTS, Ledger, is_stuck, should_run
 from research.runs.locks import is_in_use
 from research.runs.plan import PlannedPoint, as_written, points_so_far, read_plan, startable, with_id
 from research.runs.state import is_finished
 from research.sweeps.command import ours
 from research.sweeps.folder import folder_of
 from research.sweeps.outcome import is_target_reached, outcome_of, until_target, variables_of
-from research.sweeps.plan import describer
+from research.sweeps.plan import describer, is_fit
 from research.sweeps.process import run_command, stop_signals, stoppable
 from research.sweeps.search import points_to_run
 from research.sweeps.spec import Sweep
@@ -58,7 +59,8 @@ def run_worker(
         # on a cluster, a task is one point: whichever is to be run, or the next to be proposed
         proposed = points_to_run(folder, sweep, seed, describer(sweep, program), once=index is not None)
         points = until_target(folder, sweep, partial(points_so_far, folder), proposed)
-        return work(Ledger(folder), points, program.run, variables_of(folder, sweep), outcome_of(folder, sweep))
+        found = variables_of(folder, sweep), outcome_of(folder, sweep)
+        return work(Ledger(folder), points, program.run, *found, requeues=index is not None)
     chosen = everything = read_plan(folder, plan)
     if index is not None:
         chosen = [_numbered(everything, index, of)]
@@ -67,7 +69,8 @@ def run_worker(
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
             return _run_rank(folder, chosen[0], program)
     points = until_target(folder, sweep, lambda: everything, chosen)
-    code = work(Ledger(folder), points, program.run, variables_of(folder, sweep, plan), outcome_of(folder, sweep))
+    found = variables_of(folder, sweep, plan), outcome_of(folder, sweep)
+    code = work(Ledger(folder), points, program.run, *found, requeues=index is not None)
     if code or index is None:
         return code
     standing = Ledger(folder).standings([chosen[0].point])[chosen[0].point]
@@ -99,6 +102,7 @@ def run_point(
     run: Callable[[list[str]], int],
     variables: dict[str, str],
     outcome: Callable[[PlannedPoint], dict[str, object]] = lambda planned: {},
+    requeues: bool = False,
 ) -> int | None:
     """Run a point that nobody else runs and that is not done.
 
@@ -109,6 +113,7 @@ def run_point(
         variables: of the environment that the point gets, beside its own id.
         outcome: what a point that ended well adds to its event: the value of the sweep's metric; `state`, where it is another
             than done.
+        requeues: a cluster begins a point again that was stopped, for ever: one that gets nowhere is to fail.
 
     Returns:
         The exit code; None where there was nothing to do.
@@ -123,13 +128,26 @@ def run_point(
         if is_in_use(ledger.folder / planned.point):
             say(f"{planned.point} is being trained by another command, and is left to it")
             return None
+        step = _last_step(ledger.folder / planned.point) if requeues and is_fit(planned) else None
+        if step is not None and is_stuck(standing, step):
+            error = (
+                f"it was begun {ATTEMPTS} times at step {step} and stopped each time before its next checkpoint; expected a "
+                "task that gets further. Submit with a longer --time or a shorter --warning, or a smaller --save_every, and "
+                "with --retry"
+            )
+            say(f"{planned.point}: {error}")
+            ledger.append(planned.point, "failed", code=WRONG_INPUT, error=error)
+            return WRONG_INPUT
         with disk_errors(ledger.path):  # at its start a point costs nothing yet
-            ledger.append(planned.point, "running", attempt=standing.attempts + 1)
+            ledger.append(planned.point, "running", attempt=standing.attempts + 1, **({} if step is None else {"step": step}))
         started, cpu = time.perf_counter(), _cpu_seconds()
         log = ledger.folder / "logs" / f"{planned.point}.log"
         planned = startable(ledger.folder, planned)
         shown = with_id(as_written(planned), planned.point)
-        code, error = run_command(with_id(planned.argv, planned.point), shown, log, run, variables, planned.point)
+        if stop_signals:  # while torch was loaded
+            code, error = PREEMPTED, "stopped before it began"
+        else:
+            code, error = run_command(with_id(planned.argv, planned.point), shown, log, run, variables, planned.point)
         state = STATE.get(code, "failed")
         if state == "diverged" and ours(planned.argv) is None:  # of a foreign command 3 may mean anything
             state = "failed"
@@ -140,6 +158,14 @@ def run_point(
         except OSError as error:  # it counts as killed, and is found finished when the sweep is run again
             say(f"warning: {ledger.path} does not take what became of {planned.point} ({error.strerror})")
         return code
+
+
+def _last_step(run: Path) -> int:
+    """Return the step of a training's last checkpoint; 0 where it has none."""
+    try:
+        return int(RunFolder(run).checkpoints[-1]["step"])
+    except (UserError, IndexError, ValueError, TypeError):  # `fit` says what is wrong with it
+        return 0
 
 
 def _cpu_seconds() -> float:
@@ -153,14 +179,18 @@ def work(
     run: Callable[[list[str]], int],
     variables: dict[str, str],
     outcome: Callable[[PlannedPoint], dict[str, object]] = lambda planned: {},
+    requeues: bool = False,
 ) -> int:
-    """Run all that is to be run, until nothing is left or this process is told to stop; return the exit code."""
+    """Run all that is to be run, until nothing is left or this process is told to stop; return the exit code.
+
+    The arguments are those of run_point. A stop counts against a point that is requeued, even if it came before its start.
+    """
     with stoppable():
         for planned in points:
-            code = None if stop_signals else run_point(ledger, planned, run, variables, outcome)
+            code = None if stop_signals and not requeues else run_point(ledger, planned, run, variables, outcome, requeues)
             # a crash: again, up to ATTEMPTS times
             while code not in (None, 0, PREEMPTED, INTERRUPTED) and not stop_signals:
-                code = run_point(ledger, planned, run, variables, outcome)
+                code = run_point(ledger, planned, run, variables, outcome, requeues)
             if code in (PREEMPTED, INTERRUPTED) or stop_signals:
                 return PREEMPTED
     return 0

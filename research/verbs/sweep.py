@@ -10,6 +10,7 @@
 """
 
 import argparse
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -207,7 +208,7 @@ STEPS = {
 def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
     """Run a step of a sweep; the exit code."""
     # here: the help needs none of it
-    from research.sweeps import agents, compile, finish, preview, run, status, submit, worker
+    from research.sweeps import agents, compile, finish, preview, process, run, status, submit, worker
     from research.sweeps.command import ours
     from research.sweeps.overlay import Overlay, overlaid
     from research.sweeps.spec import read_sweep
@@ -221,7 +222,10 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
         sweep = overlaid(sweep, Overlay(*(options.pop(name) for name in ("config", "set", "name", "out"))))
         if sweep.overlay:
             parse(ours(sweep.argv_of({})))  # refuses a misspelt --set before torch is loaded
+    stops = contextlib.ExitStack()
     if args.step == "worker":
+        if args.index is not None:  # a cluster's task that is told to stop while torch is loaded notes it in the ledger
+            stops.enter_context(process.stoppable())
         from research.models.base_cache import cache_bases  # torch: a worker trains here
 
         cache_bases()
@@ -247,4 +251,5 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
         "trial": agents.resume_trial,
         "finish": functools.partial(finish.finish_array, program=program),
     }
-    return steps[args.step](sweep, **options)
+    with stops:
+        return steps[args.step](sweep, **options)

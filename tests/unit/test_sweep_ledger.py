@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from research.runs.ledger import ATTEMPTS, Ledger
+from research.runs.ledger import ATTEMPTS, Ledger, should_run
 from research.runs.plan import PlannedPoint, write_plan
+from research.sweeps.process import stoppable
 from research.sweeps.worker import run_point, work
 
 
@@ -109,6 +110,68 @@ def test_a_crash_is_tried_again_and_wrong_input_is_not(run, attempts, state, err
     ledger.append("a", "missing")  # the user asks for it
     run_point(ledger, planned("a", ["research", "fit"]), lambda argv: 0, {})
     assert ledger.standings(["a"])["a"].state == "done"
+
+
+def reached(folder: Path, step: int) -> None:
+    """As if a checkpoint of this step were there."""
+    (folder / "a").mkdir(exist_ok=True)
+    (folder / "a/checkpoints.json").write_text(json.dumps([{"file": "x", "step": step, "sha256": "x"}] if step else []))
+
+
+@pytest.mark.parametrize("kills", [False, True], ids=["told", "killed"])
+def test_a_task_that_gets_nowhere_is_not_requeued_for_ever(kills, tmp_path):
+    """Steps of the checkpoints that starts leave behind: 7 starts get further or are too few, then three get nowhere."""
+    ledger, point, steps = Ledger(tmp_path), planned("a", ["research", "fit"]), iter([0, 0, 5, 5, 5, 6, 7, 7, 7, 7, 9])
+
+    def task(argv: list[str]) -> int:
+        reached(tmp_path, next(steps))
+        if kills:
+            raise SystemError  # nothing is noted of this start
+        return 85
+
+    def starts(count: int) -> list[int | None]:
+        codes = []
+        for _ in range(count):
+            try:
+                codes.append(work(ledger, [point], task, {}, requeues=True))
+            except SystemError:
+                codes.append(85)
+        return codes
+
+    reached(tmp_path, 0)
+    if kills:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("research.sweeps.worker.run_command", lambda argv, shown, log, run, *_: (run(argv), ""))
+            starts(10)
+            assert starts(1) == [0]
+    else:
+        assert starts(10) == [85] * 10
+        assert starts(1) == [0]
+    standing = ledger.standings(["a"])["a"]
+    assert (standing.state, standing.attempts, standing.last["code"]) == ("failed", 10, 2)
+    assert "begun 3 times at step 7 and stopped each time before its next checkpoint" in standing.last["error"]
+    assert "--retry" in standing.last["error"]
+    assert not should_run(standing)
+    assert next(steps) == 9  # the eleventh start trains nothing
+    ledger.append("a", "missing")  # --retry
+    assert work(ledger, [point], lambda argv: 0, {}, requeues=True) == 0
+    assert ledger.standings(["a"])["a"].state == "done"
+
+
+def test_who_stops_a_sweep_of_this_machine_often_may_go_on(tmp_path):
+    for _ in range(5):
+        assert work(Ledger(tmp_path), [planned("a", ["research", "fit"])], lambda argv: 130, {}) == 85
+    assert Ledger(tmp_path).standings(["a"])["a"].state == "preempted"
+
+
+def test_a_signal_before_the_start_counts_against_a_task(tmp_path):
+    """As in a worker of a cluster that is told to stop while torch is loaded."""
+    reached(tmp_path, 0)
+    with stoppable():
+        signal.raise_signal(signal.SIGUSR1)
+        codes = [work(Ledger(tmp_path), [planned("a", ["research", "fit"])], fail, {}, requeues=True) for _ in range(4)]
+    assert codes == [85] * 4
+    assert [event["state"] for event in Ledger(tmp_path).events()] == ["running", "preempted"] * 3 + ["failed"]
 
 
 def test_a_point_sees_its_own_variables_and_leaves_none(tmp_path):
