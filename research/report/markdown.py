@@ -37,8 +37,9 @@ def render(table: Table, lines: list[Line]) -> str:
 
 def escape(text: str) -> str:
     """Escape a text that comes from users: it may not end a cell, open a tag or start markup."""
-    for special in "\\|<>*_`[]":
+    for special in "\\|*_`[]":
         text = text.replace(special, f"\\{special}")
+    text = text.replace("<", "&lt;").replace(">", "&gt;")  # a backslash before them is shown by mkdocs
     return " ".join(text.split())
 
 

@@ -224,7 +224,7 @@ def test_equal_best_values_are_both_bold_and_a_column_of_one_value_has_none(two,
 def test_markdown_escapes_names_that_would_break_the_table(tmp_path):
     runs = read_systems([run_folder(tmp_path / "r", {"dense": stage(A, "a|b <i>")})])
     lines = tables.measure(runs)
-    assert "| a\\|b \\<i\\> |" in markdown.render(tables.systems_table(lines, runs.metric), lines)
+    assert "| a\\|b &lt;i&gt; |" in markdown.render(tables.systems_table(lines, runs.metric), lines)
 
 
 # ---- which runs meet on a page --------------------------------------------------------------------------------------
