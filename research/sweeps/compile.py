@@ -16,6 +16,7 @@ Options that hang together become one parameter, named by what their names have 
 model.adapter.lora_alpha, and `fit` takes `--model.adapter={'r': 4, 'lora_alpha': 8}` for the two options.
 """
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import yaml
 from research.errors import UserError, suggest
 from research.progress import say
 from research.runs.files import atomic_write
+from research.sweeps.folder import folder_of
 from research.sweeps.groups import of_cases, one_parameter, tied, zipped
 from research.sweeps.sampling import size_text
 from research.sweeps.spec import SOURCE_KEYS, check_mapping, read_mapping, read_sweep
@@ -69,6 +71,9 @@ def compile_file(file: Path, out: Path | None = None, check: bool = False) -> in
         return 1
     for path in written:
         print(f"{path}  {size_text(read_sweep(path))}")
+    if written:
+        with contextlib.suppress(UserError):  # planning says what is wrong with its --out
+            say(f"next: research sweep plan {written[-1]} (its points go to {folder_of(read_sweep(written[-1]))})")
     return 0
 
 

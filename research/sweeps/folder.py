@@ -6,25 +6,22 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from research.errors import UserError
 from research.progress import say
 from research.runs.files import atomic_write, write_json
 from research.runs.folder import sweep_owner
+from research.runs.hashes import hash_file
 from research.runs.identity import PLACE
-from research.runs.layout import CONFIG, SWEEP
+from research.runs.layout import SWEEP
 from research.runs.ledger import Ledger
 from research.runs.locks import locked
-from research.runs.options import options_of
 from research.runs.plan import PlannedPoint, points_so_far
 from research.sweeps.command import Point, ours
+from research.sweeps.configs import NOTED, keep, kept, typed, typed_words
 from research.sweeps.sampling import sampled_points
 from research.sweeps.spec import COPY, Sweep
-from research.types import Json
 
 LOCK = "sweep.lock"
-LISTED = 5  # options that a warning names
 
 
 def folder_of(sweep: Sweep) -> Path:
@@ -66,44 +63,29 @@ def claimed(folder: Path, sweep: Sweep, seed: int) -> Iterator[None]:
                 "varied": sweep.varied,
                 "overlay": list(sweep.overlay),
                 "file": str(sweep.path.resolve()),
-                "configs": {str(path): path.read_text(encoding="utf-8") for path in sweep.configs},
+                "source": hash_file(sweep.path),
+                NOTED: keep(sweep, folder),
             },
         )
         if not is_copy:
             with atomic_write(copy) as stream:
-                stream.write(sweep.text)
+                stream.write(kept(sweep, folder).text)
         yield
 
 
-def say_changed_configs(folder: Path, sweep: Sweep) -> None:
-    """Warn of configurations that have changed since the folder was planned with them, where it holds points already."""
-    before = sweep_owner(folder).get("configs") or {}
-    if not any((folder / planned.point / CONFIG).exists() for planned in points_so_far(folder)):
+def say_file_changed(sweep: Sweep) -> None:
+    """Say that a sweep that is read from its folder is not what the file says now that it was planned from."""
+    folder, owner = sweep.path.parent, sweep_owner(sweep.path.parent)
+    file = Path(str(owner.get("file")))
+    if sweep.path.name != COPY or not file.is_file() or owner.get("source") in (None, hash_file(file)):
         return
-    for path in sweep.configs:
-        now, earlier = path.read_text(encoding="utf-8"), before.get(str(path))
-        if earlier is None or earlier == now:
-            continue
-        texts = [_options(text) for text in (earlier, now)]
-        changed = [
-            f"{name} {texts[0].get(name)!r}, now {texts[1].get(name)!r}"
-            for name in {**texts[0], **texts[1]}
-            if texts[0].get(name) != texts[1].get(name)
-        ]
-        if changed:
-            say(
-                f"warning: {path} has changed since {folder} was planned with it ({'; '.join(changed[:LISTED])}): points of "
-                "the earlier one stay in the folder, and are no part of this sweep. Put the values back to go on, or "
-                "keep the two apart by --name NAME"
-            )
-
-
-def _options(text: str) -> dict[str, Json]:
-    """Return the options of a configuration by dotted name; {} of a text that is no YAML."""
-    try:
-        return options_of(yaml.safe_load(text) or {})
-    except (yaml.YAMLError, AttributeError):
-        return {}
+    file = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    words = [f"--set {word[2:]}" if word.startswith("--") else word for word in owner.get("overlay", [])]
+    more = [*words, f"--name {owner['name']} --out {folder}"] if words else []
+    say(
+        f"note: {file} has changed since {folder} was planned from it, and the folder's copy is what is used; to take what it "
+        f"says now: {' '.join(['research sweep plan', str(file), *more])}"
+    )
 
 
 def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
@@ -112,7 +94,7 @@ def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
     Raises:
         UserError: it is one: that sweep's plan and ledger would be mixed with this one's.
     """
-    owner = sweep_owner(folder)
+    owner, sweep = sweep_owner(folder), typed(sweep, folder)
     if (name := owner.get("name")) is None:
         return
     if (before := owner.get("overlay", [])) != list(sweep.overlay) and owner.get("content") != sweep.content:
@@ -158,7 +140,7 @@ def _is_same(folder: Path, owner: dict, sweep: Sweep, seed: int) -> bool:
         theirs = {json.dumps(planned.values, sort_keys=True) for planned in earlier}
         mine = {json.dumps(values, sort_keys=True) for values in sampled_points(sweep, seed)}
     else:
-        theirs = {json.dumps(planned.argv) for planned in earlier}
+        theirs = {json.dumps(typed_words(planned.argv, folder)) for planned in earlier}
         mine = {json.dumps(sweep.argv_of(values)) for values in sampled_points(sweep, seed)}
     return theirs <= mine or mine <= theirs
 

@@ -13,7 +13,8 @@ from research.runs.ledger import AGAIN, Ledger
 from research.runs.plan import PlannedPoint, is_planned, points_so_far, read_plan, write_plan
 from research.runs.state import is_finished, stale_reason
 from research.sweeps.command import ours
-from research.sweeps.folder import claimed, folder_of, known_ids, refuse_other_sweep, say_changed_configs, with_earlier_ids
+from research.sweeps.configs import configs_of, kept_points, refuse_changed, typed
+from research.sweeps.folder import claimed, folder_of, known_ids, refuse_other_sweep, with_earlier_ids
 from research.sweeps.plan import describer, is_fit, plan, watched
 from research.sweeps.sampling import count_of
 from research.sweeps.search import open_search, refuse_other_search
@@ -48,12 +49,13 @@ def planned_points(sweep: Sweep, seed: int, program: Program) -> list[PlannedPoi
         if _are_current(points := read_plan(folder), program):
             return points
         say("data or model have changed since the plan: it is made anew, and its points are others")
-    say_changed_configs(folder, sweep)
     points = with_earlier_ids(folder, plan(sweep, describer(sweep, program), seed, watched))
+    refuse_changed(sweep, folder, points)
     with claimed(folder, sweep, seed):
         if sweep.is_searched:
             open_search(folder, sweep, seed)
             return []  # those were its extremes; its points are proposed one by one
+        points = kept_points(points, sweep, folder)
         write_plan(folder, points, key)
     return points
 
@@ -74,8 +76,9 @@ def _are_current(points: list[PlannedPoint], program: Program) -> bool:
 
 def plan_key(sweep: Sweep, seed: int) -> str:
     """Hash the sweep, its command as it stands now, the configurations that this names, the seed and the code."""
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in configs_of(sweep.command)]
+    sweep = typed(sweep, folder_of(sweep))  # a copy is as good as its file
     command = sweep.argv_of({})  # with the variables of the environment
-    texts = [path.read_text(encoding="utf-8") for path in sweep.configs]
     return hash_json([sweep.facts, command, seed, plan_fingerprint(), texts])
 
 

@@ -11,8 +11,9 @@ from research.runs.ledger import AGAIN
 from research.runs.options import options_of
 from research.runs.plan import FILE as PLAN
 from research.runs.plan import PlannedPoint, write_plan
+from research.sweeps.configs import kept_points, refuse_changed
 from research.sweeps.cost import measured, say_measuring
-from research.sweeps.folder import as_text, claimed, folder_of, refuse_other_sweep, say_changed_configs, with_earlier_ids
+from research.sweeps.folder import as_text, claimed, folder_of, refuse_other_sweep, with_earlier_ids
 from research.sweeps.plan import Describe, describer, plan, watched
 from research.sweeps.points import plan_key
 from research.sweeps.sampling import count_of, count_text, settings_and_seeds
@@ -44,9 +45,9 @@ def show_plan(
         raise UserError(f"--kinds {kinds}; expected 1 or more, together with --measure. Correct it, or leave it out.")
     folder = folder_of(sweep)
     refuse_other_sweep(folder, sweep, seed)
-    say_changed_configs(folder, sweep)
     seconds: list[float] = []
     points = with_earlier_ids(folder, plan(sweep, _timed(describer(sweep, program), seconds), seed, watched))
+    refuse_changed(sweep, folder, points)
     for a, b in equivalents(points):
         say(f"warning: {as_text(b.values)} computes what {as_text(a.values)} computes, spelled otherwise")
     if note := scale_varies([planned.values for planned in points]):
@@ -60,6 +61,7 @@ def show_plan(
     if sweep.is_exhaustive or sweep.overlay:  # a sweep with an overlay lies in its folder alone
         with claimed(folder, sweep, seed):
             if sweep.is_exhaustive:
+                points = kept_points(points, sweep, folder)
                 write_plan(folder, points, plan_key(sweep, seed))
     if as_json:
         # `written` has no variables

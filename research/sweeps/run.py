@@ -20,6 +20,7 @@ from research.errors import INTERRUPTED, PREEMPTED, UserError
 from research.progress import say
 from research.runs.ledger import AGAIN, Ledger, Standing
 from research.runs.plan import PlannedPoint, copy_plan, points_so_far
+from research.sweeps.configs import kept
 from research.sweeps.folder import folder_of
 from research.sweeps.outcome import sweep_exit_code
 from research.sweeps.plan import WARNING, say_counted
@@ -67,7 +68,7 @@ def run_sweep(
     points = planned_points(sweep, seed, program)
     begin_again(sweep, folder, points, Again(rerun_stale, retry))
     threads = threads or max(1, len(os.sched_getaffinity(0)) // workers)
-    file, plan = copy_plan(folder, sweep.path.name, sweep.text, None if sweep.is_searched else points)
+    file, plan = copy_plan(folder, sweep.path.name, kept(sweep, folder).text, None if sweep.is_searched else points)
     command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(seed)]
     command += ["--folder", str(folder), *(["--plan", str(plan)] if plan else [])]
     if sweep.is_searched:

@@ -21,6 +21,7 @@ from research.runs.hashes import hash_json
 from research.runs.ledger import Ledger, Standing, should_run
 from research.runs.locks import locked
 from research.runs.plan import FILE, PlannedPoint, points_so_far, write_points
+from research.sweeps.configs import typed
 from research.sweeps.distributions import Parameter
 from research.sweeps.folder import known_ids
 from research.sweeps.parameters import assembled
@@ -59,7 +60,7 @@ def refuse_other_search(folder: Path, sweep: Sweep, seed: int) -> None:
     if sweep.run_cap is None:
         raise UserError(f"{sweep.path}: bayes without run_cap has no end; expected a number of trials. Add run_cap: 24.")
     path = folder / KEY
-    if path.exists() and path.read_text(encoding="utf-8") != _key(sweep, seed):
+    if path.exists() and path.read_text(encoding="utf-8") != _key(typed(sweep, folder), seed):
         raise UserError(
             f"{folder} holds another search than {sweep.path} with --seed {seed}: its points were proposed for "
             "other parameters; expected the same, to go on. Give the sweep another name, or move that "
@@ -75,7 +76,7 @@ def open_search(folder: Path, sweep: Sweep, seed: int) -> None:
     """
     refuse_other_search(folder, sweep, seed)
     with atomic_write(folder / KEY) as stream:
-        stream.write(_key(sweep, seed))
+        stream.write(_key(typed(sweep, folder), seed))
 
 
 def _key(sweep: Sweep, seed: int) -> str:

@@ -107,11 +107,6 @@ class Sweep(NamedTuple):
         return self.method == "grid" or (self.method == "random" and self.run_cap is not None)
 
     @property
-    def configs(self) -> list[Path]:
-        """List the configurations that the command names."""
-        return [Path(word) for word in self.command if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
-
-    @property
     def content(self) -> str:
         """Hash what is swept, without the sweep's name and its number of trials."""
         return hash_json({name: self.facts.get(name) for name in CONTENT})

@@ -14,6 +14,7 @@ from research.runs.folder import RunFolder
 from research.runs.plan import FILE as PLAN
 from research.runs.plan import PlannedPoint, is_planned, read_plan
 from research.runs.state import is_finished
+from research.sweeps.configs import changes
 from research.sweeps.folder import folder_of, refuse_other_sweep
 from research.sweeps.plan import is_fit
 from research.sweeps.points import plan_key
@@ -44,7 +45,8 @@ def show_status(sweep: Sweep, seed: int = 0, wide: bool = False, as_json: bool =
         return _show_runs(sweep, folder, as_json)
     points = read_plan(folder)
     if not sweep.is_searched and not is_planned(folder, plan_key(sweep, seed)):
-        say(f"{sweep.path}, its configurations or the code have changed since the plan that is shown; plan or run it again")
+        what = "; ".join(changes(sweep, folder)) or f"{sweep.path}, its configurations or the code have"
+        say(f"{what} changed since the plan that is shown; plan or run it again")
     standings = standings_now(folder, points, sweep)
     if as_json:
         rows = [{"point": planned.point, "values": planned.values, **standings[planned.point]._asdict()} for planned in points]

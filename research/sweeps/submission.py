@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from research.runs.files import atomic_write
 from research.runs.plan import FILE as PLAN
+from research.sweeps.configs import kept
+from research.sweeps.folder import folder_of
 from research.sweeps.spec import Sweep
 
 
@@ -43,7 +45,7 @@ def submission(sweep: Sweep, folder: Path, seed: int, write: bool = True) -> Sub
     if not write:
         return copies
     with atomic_write(copies.file) as stream:
-        stream.write(sweep.text)
+        stream.write(kept(sweep, folder_of(sweep)).text)
     if (folder / PLAN).exists():  # a search has no plan yet
         with atomic_write(copies.plan) as stream:
             stream.write((folder / PLAN).read_text(encoding="utf-8"))

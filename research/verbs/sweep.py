@@ -210,6 +210,7 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
     # here: the help needs none of it
     from research.sweeps import agents, compile, finish, preview, process, run, status, submit, worker
     from research.sweeps.command import ours
+    from research.sweeps.folder import say_file_changed
     from research.sweeps.overlay import Overlay, overlaid
     from research.sweeps.spec import read_sweep
     from research.sweeps.trainer import Program
@@ -219,6 +220,7 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
         return compile.compile_file(args.file, **options)
     sweep = read_sweep(args.file)
     if args.step in ("plan", "run", "submit", "status"):
+        say_file_changed(sweep)
         sweep = overlaid(sweep, Overlay(*(options.pop(name) for name in ("config", "set", "name", "out"))))
         if sweep.overlay:
             parse(ours(sweep.argv_of({})))  # refuses a misspelt --set before torch is loaded
