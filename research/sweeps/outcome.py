@@ -109,5 +109,8 @@ def sweep_exit_code(folder: Path, sweep: Sweep, points: list[PlannedPoint], code
     if not {*counts} <= {"done", "pruned", "missing"} or not is_target_reached(folder, sweep, points):
         return code
     left = counts.get("missing", 0)
-    say(f"metric.target={sweep.target:g} is reached" + (f": {left} points are not begun" if left else ""))
+    say(
+        f"metric.target={sweep.target:g} is reached"
+        + (f": {left} {'point is' if left == 1 else 'points are'} not begun" if left else "")
+    )
     return 0

@@ -1,6 +1,7 @@
 """The points of a sweep: planned before or now, and which of them are to be run."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from research.sweeps.command import ours
 from research.sweeps.configs import configs_of, kept_points, refuse_changed, typed
 from research.sweeps.folder import claimed, folder_of, known_ids, refuse_other_sweep, with_earlier_ids
 from research.sweeps.plan import describer, is_fit, plan, watched
+from research.sweeps.queue import active_tasks
 from research.sweeps.sampling import count_of
 from research.sweeps.search import open_search, refuse_other_search
 from research.sweeps.spec import Sweep
@@ -132,6 +134,19 @@ def tasks_to_submit(sweep: Sweep, folder: Path, points: list[PlannedPoint], agai
     repeated = {planned.point for planned in chosen}
     standings = standings_now(folder, points, sweep)
     return task_numbers(sweep, points, lambda planned: standings[planned.point].state in AGAIN or planned.point in repeated)
+
+
+def without_queued(
+    sweep: Sweep, folder: Path, points: list[PlannedPoint], tasks: list[int]
+) -> tuple[list[int], dict[str, int]]:
+    """Leave out what a task of an earlier submission, that waits or runs, will do; return also array → tasks left out for it."""
+    active = active_tasks(folder)
+    if sweep.is_searched:  # a task that runs has proposed its point
+        queued = Counter(task.array for task in active if task.waits)
+        return list(range(max(0, len(tasks) - queued.total()))), dict(queued)
+    arrays = {task.point: task.array for task in active}
+    left = [i for i in tasks if points[i].point not in arrays]
+    return left, dict(Counter(arrays[points[i].point] for i in tasks if points[i].point in arrays))
 
 
 def _move_aside(run: Path) -> None:

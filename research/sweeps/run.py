@@ -26,6 +26,7 @@ from research.sweeps.outcome import sweep_exit_code
 from research.sweeps.plan import WARNING, say_counted
 from research.sweeps.points import Again, begin_again, planned_points
 from research.sweeps.process import last_line, on_signals
+from research.sweeps.sampling import count_of
 from research.sweeps.shown import outcome_text, progress_text, short_options, table
 from research.sweeps.spec import Sweep
 from research.sweeps.standing import count
@@ -115,7 +116,8 @@ def run_workers(
         return _say_counts(ledger, points())
     known = len(standings)
     say(
-        f"{todo} of {max(cap, known)} points are to be run, by {min(workers, todo)} processes; what they say is in "
+        f"{todo} of {count_of(max(cap, known), 'point')} {'is' if todo == 1 else 'are'} to be run, by "
+        f"{'1 process' if min(workers, todo) == 1 else f'{min(workers, todo)} processes'}; what they say is in "
         f"{folder / 'logs'}"
     )
     children = [_start(command, i, gpus, threads, folder) for i in range(min(workers, todo))]

@@ -49,6 +49,11 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def are(number: int, noun: str) -> str:
+    """Write a number of things that are something: `1 point is`, `2 points are`."""
+    return f"{count_of(number, noun)} {'is' if number == 1 else 'are'}"
+
+
 def grid(sweep: Sweep) -> Iterator[Point]:
     """Yield every combination, the last parameter fastest; no more than run_cap."""
     product = itertools.product(*(parameter.values for parameter in sweep.parameters))

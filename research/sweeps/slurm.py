@@ -3,6 +3,7 @@
 Or an array of W&B's agents, one trial a task.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from research.errors import UserError
@@ -18,12 +19,18 @@ from research.runs.files import atomic_write
 from research.runs.ledger import ATTEMPTS
 from research.sweeps.agents import Target, sweep_copy
 from research.sweeps.directives import Options, array_lines, finish_lines, quoted_folder
+from research.sweeps.queue import note_array
 from research.sweeps.spec import Sweep
 from research.sweeps.submission import Submission, ranges
 
 TEMPLATES = Path(__file__).with_name("templates")
 ROUNDS = 3  # submissions of what is missing
 ARRAY_OPTIONS = "--partition, --account, --qos, --time, --gpus-per-node, …"
+SILENT = re.compile(
+    r"Unable to contact|Could not establish a configuration source|Unable to establish controller|Connection refused|"
+    r"connect failure|timed out|Unable to process configuration|cannot stat file|Zero Bytes|[Mm]unge"
+)
+"""What sbatch says where its controller is not there: no option is wrong."""
 FINISH_OPTIONS = "of the job after the array: --account, --finish-sbatch=--partition=NAME, --finish-sbatch=--time=1:00:00, …"
 
 
@@ -89,19 +96,34 @@ def finish_script(copies: Submission, array: str, round: int, options: Options) 
     )
 
 
-def submit(copies: Submission, indices: list[int], options: Options, round: int = 1) -> tuple[str, str]:
-    """Hand both scripts to SLURM; return the job ids.
+def submit(
+    copies: Submission, indices: list[int], options: Options, round: int = 1, points: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Hand both scripts to SLURM, and note what was submitted; return the job ids. What SLURM refuses leaves no file.
+
+    Args:
+        copies: what the tasks read.
+        indices: numbers of the tasks.
+        options: see there.
+        round: how often the sweep is submitted.
+        points: ids of all points of the plan, which the indices count; () of a search.
 
     Raises:
         UserError: there is no sbatch, or it refuses.
     """
-    (copies.folder / "logs").mkdir(parents=True, exist_ok=True)
-    array = _sbatch(copies.file.parent / f"array-{round}.sh", array_script(copies, indices, options), ARRAY_OPTIONS)
+    script, place = array_script(copies, indices, options), copies.file.parent
+    array = _sbatch(place / f"array-{round}.sh", script, ARRAY_OPTIONS, copies.folder / "logs")
     try:
-        after = _sbatch(copies.file.parent / f"finish-{round}.sh", finish_script(copies, array, round, options), FINISH_OPTIONS)
+        finish = finish_script(copies, array, round, options)
+        after = _sbatch(place / f"finish-{round}.sh", finish, FINISH_OPTIONS, copies.folder / "logs")
     except UserError:  # an array that nothing follows would not be what was asked for
         subprocess.run(["scancel", array], capture_output=True, check=False)
+        (place / f"array-{round}.sh").unlink(missing_ok=True)
         raise
+    chosen = sorted(indices)
+    numbers = range(len(chosen)) if chosen[-1] > last_index() else chosen
+    named = {task: points[i] if points else "" for task, i in zip(numbers, chosen, strict=True)}
+    note_array(place / f"array-{round}.json", array, after, job_name(copies.name), named)
     return array, after
 
 
@@ -111,12 +133,12 @@ def submit_agents(sweep: Sweep, folder: Path, target: Target, count: int, option
     Raises:
         UserError: there is no sbatch, or it refuses.
     """
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
     copy = sweep_copy(folder, target)
-    with atomic_write(copy) as stream:
-        stream.write(sweep.text)
     text = agents_script(sweep.name, copy, folder, target, count, options)
-    return _sbatch(folder / "submit" / f"agents-{target.sweep}.sh", text, ARRAY_OPTIONS)
+    array = _sbatch(folder / "submit" / f"agents-{target.sweep}.sh", text, ARRAY_OPTIONS, folder / "logs")
+    with atomic_write(copy) as stream:  # read by a task that is requeued
+        stream.write(sweep.text)
+    return array
 
 
 def last_index() -> float:
@@ -143,10 +165,15 @@ def check_array(tasks: int, what: str) -> None:
         )
 
 
+def job_name(sweep: str) -> str:
+    """Return the name of a sweep's jobs: a space would end the directive."""
+    return re.sub(r"[^\w.-]+", "-", sweep)
+
+
 def _filled(template: str, setup: tuple[str, ...], **values: object) -> str:
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     values |= {"python": sys.executable, "here": Path.cwd(), "setup": "\n".join(setup)}
-    values["name"] = re.sub(r"[^\w.-]+", "-", str(values["name"]))  # a space would end the directive
+    values["name"] = job_name(str(values["name"]))
     values["logs"] = quoted_folder(str(Path(str(values["folder"])).resolve() / "logs"))
     for place in {"file", "folder", "plan", "here", "python"} & values.keys():
         values[place] = shlex.quote(str(Path(str(values[place])) if place == "python" else Path(str(values[place])).resolve()))
@@ -155,7 +182,15 @@ def _filled(template: str, setup: tuple[str, ...], **values: object) -> str:
     return re.sub(r"@(\w+)@", lambda match: values.get(match[1], match[0]), text)
 
 
-def _sbatch(path: Path, text: str, options: str) -> str:
+def _sbatch(path: Path, text: str, options: str, logs: Path) -> str:
+    """Write a script and submit it; return the job's id. What is refused leaves the script and the folder as they were.
+
+    Raises:
+        UserError: there is no sbatch, it refuses, or nobody answers it.
+    """
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    made = [folder for folder in (logs, path.parent, *path.parents[1:3], *logs.parents[:1]) if not folder.exists()]
+    logs.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as stream:
         stream.write(text)
     environment = {
@@ -165,14 +200,26 @@ def _sbatch(path: Path, text: str, options: str) -> str:
         answer = subprocess.run(
             ["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False, env=environment
         )
+        refusal = _refusal(path, answer.stderr, options) if answer.returncode else ""
     except FileNotFoundError:
-        raise UserError(
+        refusal = (
             "there is no sbatch here; expected SLURM's commands on the PATH. Submit from a login node, or look at the scripts "
             "with --dry-run."
-        ) from None
-    if answer.returncode:
-        raise UserError(
-            f"sbatch refuses {path} ({' '.join(answer.stderr.split())[:300]}); expected a job that this cluster takes. "
-            f"Correct the options ({options})."
         )
-    return answer.stdout.strip().partition(";")[0]
+    if not refusal:
+        return answer.stdout.strip().partition(";")[0]
+    path.unlink() if before is None else path.write_text(before, encoding="utf-8")
+    for folder in made:
+        with contextlib.suppress(OSError):  # something else lies there
+            folder.rmdir()
+    raise UserError(refusal)
+
+
+def _refusal(path: Path, said: str, options: str) -> str:
+    short = " ".join(said.split())[:300]
+    if SILENT.search(said):
+        return (
+            f"SLURM does not answer ({short}); expected a controller that takes jobs. Nothing is submitted: look at "
+            "`scontrol ping`, and type the command again when it says UP."
+        )
+    return f"sbatch refuses {path} ({short}); expected a job that this cluster takes. Correct the options ({options})."

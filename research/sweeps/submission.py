@@ -1,5 +1,7 @@
 """What the tasks of one submission read, and how points are numbered."""
 
+import contextlib
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +52,14 @@ def submission(sweep: Sweep, folder: Path, seed: int, write: bool = True) -> Sub
         with atomic_write(copies.plan) as stream:
             stream.write((folder / PLAN).read_text(encoding="utf-8"))
     return copies
+
+
+def withdraw(copies: Submission) -> None:
+    """Remove the copies of a submission that was refused."""
+    shutil.rmtree(copies.file.parent)
+    for place in (copies.file.parent.parent, copies.folder / "logs"):
+        with contextlib.suppress(OSError):  # of earlier ones
+            place.rmdir()
 
 
 def ranges(numbers: Iterable[int]) -> str:

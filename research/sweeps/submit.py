@@ -1,66 +1,23 @@
 """`sweep submit`: a sweep as a SLURM array, as W&B's agents on SLURM, or as a Kubernetes Job."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from research.errors import UserError
+from research.progress import say
+from research.runs.plan import PlannedPoint
 from research.sweeps import directives, kubernetes, slurm
 from research.sweeps.agents import parse_target, sweep_copy
 from research.sweeps.folder import folder_of
-from research.sweeps.kubernetes import Options as Pods
 from research.sweeps.limits import note_resumptions
 from research.sweeps.plan import describer, plan, watched
-from research.sweeps.points import Again, planned_points, tasks_to_submit
+from research.sweeps.points import Again, planned_points, tasks_to_submit, without_queued
+from research.sweeps.sampling import are
 from research.sweeps.spec import Sweep
-from research.sweeps.submission import submission
+from research.sweeps.submission import submission, withdraw
+from research.sweeps.submit_options import Options, refuse_other_options
 from research.sweeps.trainer import Program
-
-SLURM = ("time", "partition", "account", "qos", "sbatch", "finish_sbatch")
-JOBS = ("image", "claim", "namespace", "env", "secret", "max_failed")
-RANKS, POINTS, TRIALS = ("nodes", "tasks_per_node"), ("rerun_stale", "retry", "finish_sbatch"), ("count",)
-OTHERS = {"--kubernetes": (*SLURM, *RANKS, *TRIALS), "--wandb": (*JOBS, *RANKS, *POINTS), "SLURM": (*JOBS, *TRIALS)}
-"""Where the points go → options that would change nothing there."""
-NEUTRAL = dict.fromkeys(RANKS, 1)
-LEAST = {"throttle": 0, "nodes": 1, "tasks_per_node": 1, "warning": 1, "cpus": 1, "gpus": 0}
-
-
-class Options(NamedTuple):
-    """What is submitted, and where to: to SLURM unless `kubernetes` or `wandb` says otherwise.
-
-    Attributes:
-        dry_run: print the scripts, and submit nothing.
-        as_json: print one JSON line.
-        seed: of a random sweep's draws.
-        rerun_stale, retry: see Again.
-        wandb: a sweep on W&B's server, ENTITY/PROJECT/SWEEP_ID, whose trials its agents run on SLURM.
-        count: trials of `wandb`; None: the sweep's grid or its run_cap.
-        kubernetes: write a Job.
-        cluster: of a task, on SLURM and on Kubernetes.
-        pods: of Kubernetes alone.
-    """
-
-    dry_run: bool = False
-    as_json: bool = False
-    seed: int = 0
-    rerun_stale: bool = False
-    retry: bool = False
-    wandb: str | None = None
-    count: int | None = None
-    kubernetes: bool = False
-    cluster: directives.Options = directives.Options()
-    pods: Pods = Pods()
-
-
-def options_from(values: Mapping[str, object]) -> Options:
-    """Sort the options that were typed by what they are of."""
-    left = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    parts = {
-        part: kind(**{name: left.pop(name) for name in kind._fields if name in left})
-        for part, kind in (("cluster", directives.Options), ("pods", Pods))
-    }
-    return Options(**left, **parts)
+from research.types import Json
 
 
 def submit_sweep(sweep: Sweep, program: Program, options: Options) -> int:
@@ -69,10 +26,7 @@ def submit_sweep(sweep: Sweep, program: Program, options: Options) -> int:
     Raises:
         UserError: options that do not go together, a point that cannot be run, or a cluster that refuses.
     """
-    _refuse_other_options(options)
-    for name, least in LEAST.items():
-        if (value := getattr(options.cluster, name)) is not None and value < least:
-            raise UserError(f"{_flag(name)} {value}; expected {least} or more. Correct it.")
+    refuse_other_options(options)
     directives.check(options.cluster)
     if options.kubernetes:
         return _write_job(sweep, program, options)
@@ -80,26 +34,6 @@ def submit_sweep(sweep: Sweep, program: Program, options: Options) -> int:
     if options.wandb:
         return _submit_agents(sweep, program, options)
     return _submit_array(sweep, program, options)
-
-
-def _refuse_other_options(options: Options) -> None:
-    """Refuse options of another place than the one that is asked for.
-
-    Raises:
-        UserError: there is one.
-    """
-    if options.kubernetes and options.wandb:
-        raise UserError(f"--kubernetes with --wandb {options.wandb}; expected one of them: agents run on SLURM. Leave one out.")
-    place = "--kubernetes" if options.kubernetes else "--wandb" if options.wandb else "SLURM"
-    values = options._asdict() | options.cluster._asdict() | options.pods._asdict()
-    for name in OTHERS[place]:
-        if values[name] not in (None, False, (), NEUTRAL.get(name)):
-            why = "a trial is one process there" if place == "--wandb" and name in RANKS else "it would change nothing"
-            raise UserError(f"{_flag(name)} with {place}; expected options of {place}: {why}. Leave it out.")
-
-
-def _flag(name: str) -> str:
-    return {"gpus": "--gpus-per-node", "cpus": "--cpus-per-task"}.get(name, f"--{name.replace('_', '-')}")
 
 
 # ---- SLURM ----------------------------------------------------------------------------------------------------------
@@ -117,23 +51,56 @@ def _submit_array(sweep: Sweep, program: Program, options: Options) -> int:
             "random sweep."
         )
     tasks = tasks_to_submit(sweep, folder, points, Again(options.rerun_stale, options.retry), options.dry_run)
+    tasks, queued = without_queued(sweep, folder, points, tasks)
     if not tasks:
-        print(f"all {len(points)} points are done or running")
-        return 0
+        return _say_nothing(points, queued, folder, options)
+    if queued:
+        say(f"{_queued(queued)} already, and left out")
     if limit := directives.time_limit(cluster):
         seconds = [planned.facts["seconds"] for planned in points if "seconds" in planned.facts]
         note_resumptions(*limit, cluster.warning, seconds)
     slurm.check_array(len(tasks), f"the points of {sweep.path}")
     copies = submission(sweep, folder, options.seed, write=not options.dry_run)
+    facts = {"points": len(tasks), "queued": sum(queued.values()), "out": str(folder)}
     if options.dry_run:
-        print(slurm.array_script(copies, tasks, cluster))
-        print(slurm.finish_script(copies, "ARRAY", 1, cluster))
-        return 0
-    array, after = slurm.submit(copies, tasks, cluster)
-    facts = {"array": array, "finish": after, "points": len(tasks), "out": str(folder)}
+        scripts = {
+            "array": slurm.array_script(copies, tasks, cluster),
+            "finish": slurm.finish_script(copies, "ARRAY", 1, cluster),
+        }
+        return _show(scripts, facts, options)
+    try:
+        names = () if sweep.is_searched else [planned.point for planned in points]
+        array, after = slurm.submit(copies, tasks, cluster, points=names)
+    except UserError:
+        withdraw(copies)
+        raise
+    facts = {"array": array, "finish": after, **facts}
     status = f"research sweep status {folder if sweep.overlay else sweep.path}"
-    text = f"{len(tasks)} points are array {array}; job {after} follows it; `{status}` shows where they stand"
+    text = (
+        f"{are(len(tasks), 'point')} array {array}; job {after} follows it; `{status}` shows where they stand, "
+        f"`scancel {array} {after}` ends them"
+    )
     print(json.dumps(facts) if options.as_json else text)
+    return 0
+
+
+def _queued(queued: dict[str, int]) -> str:
+    """Write how many points are in which arrays."""
+    return f"{are(sum(queued.values()), 'point')} queued in array {', '.join(queued)}"
+
+
+def _say_nothing(points: list[PlannedPoint], queued: dict[str, int], folder: Path, options: Options) -> int:
+    """Say why nothing is submitted; return 0."""
+    which = "the only point is" if len(points) == 1 else f"all {len(points)} points are"
+    text = f"{_queued(queued)} already; nothing to submit" if queued else f"{which} done or running"
+    facts = {"points": 0, "queued": sum(queued.values()), "out": str(folder)}
+    print(json.dumps(facts) if options.as_json else text)
+    return 0
+
+
+def _show(scripts: dict[str, str], facts: dict[str, Json], options: Options) -> int:
+    """Print what would be submitted; return 0."""
+    print(json.dumps({"scripts": scripts, **facts}) if options.as_json else "\n".join(scripts.values()))
     return 0
 
 
@@ -148,11 +115,12 @@ def _submit_agents(sweep: Sweep, program: Program, options: Options) -> int:
     slurm.check_array(count, f"the trials of {sweep.path}")
     folder = folder_of(sweep).resolve()
     if options.dry_run:
-        print(slurm.agents_script(sweep.name, sweep_copy(folder, target), folder, target, count, options.cluster))
-        return 0
+        script = slurm.agents_script(sweep.name, sweep_copy(folder, target), folder, target, count, options.cluster)
+        return _show({"array": script}, {"trials": count, "sweep": str(target), "out": str(folder)}, options)
     array = slurm.submit_agents(sweep, folder, target, count, options.cluster)
     facts = {"array": array, "trials": count, "sweep": str(target), "out": str(folder)}
-    print(json.dumps(facts) if options.as_json else f"{count} trials of {target} are array {array}; W&B shows where they stand")
+    text = f"{are(count, 'trial')} array {array} for {target}; W&B shows where they stand, `scancel {array}` ends them"
+    print(json.dumps(facts) if options.as_json else text)
     return 0
 
 
@@ -201,17 +169,16 @@ def _write_job(sweep: Sweep, program: Program, options: Options) -> int:
     points = planned_points(sweep, options.seed, program)
     tasks = tasks_to_submit(sweep, folder, points, Again(options.rerun_stale, options.retry), options.dry_run)
     if not tasks:
-        print(f"all {len(points)} points are done or running")
-        return 0
+        return _say_nothing(points, {}, folder, options)
     copies = submission(sweep, folder, options.seed, write=not options.dry_run)
     job = kubernetes.job(kubernetes.name_of(sweep.name, folder), copies, tasks, options.cluster, options.pods)
     if options.dry_run:
-        print(kubernetes.text_of(job), end="")
-        return 0
+        shown = {"job": kubernetes.text_of(job).removesuffix("\n")}
+        return _show(shown, {"points": len(tasks), "out": str(folder)}, options)
     path = kubernetes.write(folder, job)
     apply = f"kubectl apply -f {path}"
     facts = {"job": job["metadata"]["name"], "file": str(path), "points": len(tasks), "apply": apply, "out": str(folder)}
-    print(json.dumps(facts) if options.as_json else f"{len(tasks)} points are in {path}; start them: {apply}")
+    print(json.dumps(facts) if options.as_json else f"{are(len(tasks), 'point')} in {path}; start: {apply}")
     return 0
 
 

@@ -158,6 +158,7 @@ def _add_finish(parser: argparse.ArgumentParser) -> None:
     _add_seed(parser)
     parser.add_argument("--folder", type=Path, required=True, help="of the sweep")
     parser.add_argument("--plan", type=Path, required=True, help="a copy of the plan")
+    parser.add_argument("--array", metavar="ID", help="the array that has ended")
     parser.add_argument("--round", type=int, required=True, help="how often the sweep was submitted")
     parser.add_argument("--options", required=True, metavar="JSON", help="what was said of the cluster")
 
@@ -208,7 +209,7 @@ STEPS = {
 def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
     """Run a step of a sweep; the exit code."""
     # here: the help needs none of it
-    from research.sweeps import agents, compile, finish, preview, process, run, status, submit, worker
+    from research.sweeps import agents, compile, finish, preview, process, run, status, submit, submit_options, worker
     from research.sweeps.command import ours
     from research.sweeps.folder import say_file_changed
     from research.sweeps.overlay import Overlay, overlaid
@@ -244,7 +245,7 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
         lambda arguments, steps: trainer().time_steps(arguments, steps, threads, parse),
     )
     if args.step == "submit":
-        return submit.submit_sweep(sweep, program, submit.options_from(options))
+        return submit.submit_sweep(sweep, program, submit_options.options_from(options))
     steps = {
         "plan": functools.partial(preview.show_plan, program=program),
         "run": functools.partial(run.run_sweep, program=program),

@@ -740,7 +740,7 @@ def test_a_sweep_says_what_its_points_were_warned_of(place, research):
     result = run_sweep(research, sweep({"seed_everything": {"values": [0, 1]}}))
     assert result.code == 0, result.err
     assert "2 of 2 points: warning: train" in result.err
-    assert "2 of 2 points are to be run, by 1 processes" in result.err
+    assert "2 of 2 points are to be run, by 1 process;" in result.err
 
 
 def test_a_plan_says_a_warning_of_all_its_points_once(place, research):

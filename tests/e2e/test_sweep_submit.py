@@ -68,7 +68,7 @@ def test_the_job_is_written_for_the_points_that_are_left(place, research):  # no
     assert Path("runs/submit/1/sweep.yaml").read_text() == Path(file).read_text()
     assert Path("runs/submit/1/plan.jsonl").read_text() == Path("runs/plan.jsonl").read_text()
     second = research("sweep", "submit", file, *JOB).out
-    assert "3 points are in runs/submit/tiny-2.yaml; start them: kubectl apply -f runs/submit/tiny-2.yaml" in second
+    assert "3 points are in runs/submit/tiny-2.yaml; start: kubectl apply -f runs/submit/tiny-2.yaml" in second
 
 
 def test_paths_that_pods_cannot_see_are_refused(place, research, tmp_path, monkeypatch):  # noqa: F811
@@ -423,3 +423,96 @@ def test_an_array_whose_last_job_is_refused_is_taken_back(place, research, tmp_p
     assert "no default partition" in result.err
     assert "--finish-sbatch=--partition=NAME" in result.err
     assert Path("cancelled").read_text() == "71\n"
+
+
+def cluster_of(folder: Path, monkeypatch, **programs: str) -> None:
+    """Put stand-ins of SLURM's commands on the PATH: name → shell text."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, text in ({"sbatch": "echo 71", "scontrol": "true", "squeue": "true", "scancel": "true"} | programs).items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+
+
+COUNTS = "echo x >> said; wc -l < said"  # 1, 2, 3, … as sbatch numbers jobs
+FOREIGN = "method: grid\nname: s\ncommand: [x, '${args}']\nparameters: {a: {values: [0, 1, 2]}}\n"
+
+
+def test_points_that_are_queued_are_not_submitted_again(place, research, tmp_path, monkeypatch):  # noqa: F811
+    """Array 1 has three tasks; whatever else the queue holds, tasks of other names are others'."""
+    Path("s.yaml").write_text(FOREIGN)
+    queue = "1 0 PENDING s|1 1 RUNNING s|1 2 COMPLETING s|9 0 PENDING s|1 2 PENDING other"
+    cluster_of(tmp_path, monkeypatch, sbatch=COUNTS, squeue=f"echo '{queue}' | tr '|' '\\n'")
+    first = research("sweep", "submit", "s.yaml", "--json")
+    assert (first.code, first.json["array"], first.json["points"], first.json["queued"]) == (0, "1", 3, 0), first.err
+    second = research("sweep", "submit", "s.yaml", "--dry-run")
+    assert "2 points are queued in array 1 already, and left out" in second.err
+    assert "#SBATCH --array=2\n" in second.out
+    second = research("sweep", "submit", "s.yaml")
+    assert second.out.startswith("1 point is array 3; job 4 follows it")
+    assert "`scancel 3 4` ends them" in second.out
+    cluster_of(tmp_path, monkeypatch, sbatch=COUNTS, squeue="echo 1 0 PENDING s; echo 1 1 RUNNING s; echo 3 2 PENDING s")
+    third = research("sweep", "submit", "s.yaml")
+    assert (third.code, third.out) == (0, "3 points are queued in array 1, 3 already; nothing to submit\n")
+    assert research("sweep", "submit", "s.yaml", "--json").json == {"points": 0, "queued": 3, "out": third_out()}
+    assert [path.name for path in sorted(Path("runs/sweeps/s/submit").iterdir())] == ["1", "2"]
+
+
+def third_out() -> str:
+    return str(Path("runs/sweeps/s").resolve())
+
+
+NO_CONTROLLER = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+NO_CONFIGURATION = "sbatch: fatal: Could not establish a configuration source"
+
+
+@pytest.mark.parametrize("agents", [(), ("--wandb", TARGET)], ids=["points", "agents"])
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (NO_CONTROLLER, "SLURM does not answer (sbatch: error: Batch job submission failed: Unable to contact"),
+        (NO_CONFIGURATION, "type the command again when it says UP"),
+        ("sbatch: error: invalid partition specified: x", "expected a job that this cluster takes. Correct the options"),
+    ],
+)
+def test_what_slurm_refuses_leaves_nothing(error, says, agents, place, research, tmp_path, monkeypatch):  # noqa: F811
+    Path("s.yaml").write_text(FOREIGN)
+    cluster_of(tmp_path, monkeypatch, sbatch=f"echo '{error}' >&2; exit 1")
+    result = research("sweep", "submit", "s.yaml", *agents)
+    assert (result.code, says in result.err) == (2, True), result.err
+    assert [path.name for path in Path("runs/sweeps/s").glob("*") if path.is_dir()] == []
+    cluster_of(tmp_path, monkeypatch)
+    assert research("sweep", "submit", "s.yaml", *agents).code == 0
+
+
+def test_a_dry_run_in_json_is_one_line_with_the_scripts(place, research):  # noqa: F811
+    for options, scripts in (((), ["array", "finish"]), (("--wandb", TARGET), ["array"]), (JOB, ["job"])):
+        file = sweep(SEEDS)
+        text = research("sweep", "submit", file, "--dry-run", *options).out
+        told = research("sweep", "submit", file, "--dry-run", "--json", *options).json
+        assert "\n".join(told["scripts"].values()).strip() == text.strip()
+        assert [*told["scripts"]] == scripts
+        assert told.get("points", told.get("trials")) == 4
+        assert told["out"].endswith("runs")
+    assert not Path("runs/submit").exists()
+
+
+def test_cancelled_tasks_are_not_submitted_again(place, research, tmp_path, monkeypatch):  # noqa: F811
+    """Task 1 of array 1 was cancelled, as `squeue` says, or the accounting alone; the other two are missing."""
+    for name, programs in (
+        ("squeue", {"squeue": 'case "$*" in *CANCELLED*) echo 1;; esac'}),
+        ("sacct", {"sacct": "echo '1_0|FAILED'; echo '1_[1]|CANCELLED by 0'"}),
+    ):
+        text = FOREIGN.replace("name: s", f"name: {name}")
+        Path("s.yaml").write_text(text)
+        Path("said").unlink(missing_ok=True)
+        cluster_of(tmp_path, monkeypatch, sbatch=COUNTS, **programs)
+        assert research("sweep", "submit", "s.yaml", "--json").json["array"] == "1"
+        folder = Path("runs/sweeps") / name
+        script = (folder / "submit/1/finish-1.sh").read_text()
+        assert "--array 1 " in script
+        options = ("--folder", folder, "--plan", folder / "submit/1/plan.jsonl", "--round", 1, "--options", "{}")
+        result = research("sweep", "finish", folder / "submit/1/s.yaml", *options, "--array", "1")
+        assert "1 task of array 1 was cancelled: not submitted again" in result.err
+        assert "2 of 3 points are missing: submitted again as array 3" in result.err
+        assert "#SBATCH --array=0,2\n" in (folder / "submit/1/array-2.sh").read_text()

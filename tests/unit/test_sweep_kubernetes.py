@@ -12,7 +12,7 @@ from research.errors import UserError
 from research.sweeps import directives
 from research.sweeps.kubernetes import Options, job, name_of, parse_claim, text_of, write
 from research.sweeps.submission import Submission, numbers, ranges
-from research.sweeps.submit import options_from
+from research.sweeps.submit_options import options_from
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "kubernetes"
 VERSIONS = ("1.29", "1.33", kubernetes_validate.latest_version())  # failures per index: on by default, final, now

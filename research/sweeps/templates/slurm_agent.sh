@@ -50,10 +50,16 @@ fi
 child=$!
 
 # Before its time limit (USR1), and when it is preempted (TERM), the training is told: it saves and
-# exits with 85.
+# exits with 85. TERM comes of scancel as well, and then the task is not requeued.
 told=
+cancelled=
+is_cancelled() { # it ends, and SLURM has neither preempted nor requeued it
+  local facts
+  facts="$(scontrol show job "$task" --oneliner 2>/dev/null) "
+  [[ $facts =~ JobState=(CANCELLED|COMPLETING) && $facts =~ PreemptTime=None && $facts == *" Restarts=$restarts "* ]]
+}
 trap 'told=1; kill -USR1 $child 2>/dev/null' USR1
-trap 'told=1; kill -TERM $child 2>/dev/null' TERM
+trap 'kill -TERM $child 2>/dev/null; [ $told ] || ! is_cancelled || cancelled=1; told=1' TERM
 while true; do # a trapped signal interrupts wait
   wait $child
   code=$?
@@ -69,7 +75,7 @@ if [ $code -eq 85 ] || { [ $told ] && [ $agent ]; }; then
 elif [ $code -gt 128 ] && { [ $told ] || [ "$restarts" -lt "$attempts" ]; }; then
   again=1
 fi
-if [ $again ]; then
+if [ $again ] && [ ! $cancelled ]; then
   scontrol requeue "$task" && exit 0
 fi
 exit $code

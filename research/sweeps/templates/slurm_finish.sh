@@ -29,5 +29,6 @@ exec "$python" -m research sweep finish "$sweep" \
   --folder "$folder" \
   --plan "$plan" \
   --seed "$seed" \
+  --array @array@ \
   --round "$round" \
   --options "$options"
