@@ -139,7 +139,7 @@ def tasks_to_submit(sweep: Sweep, folder: Path, points: list[PlannedPoint], agai
 def without_queued(
     sweep: Sweep, folder: Path, points: list[PlannedPoint], tasks: list[int]
 ) -> tuple[list[int], dict[str, int]]:
-    """Leave out what a task of an earlier submission, that waits or runs, will do; return also array → tasks left out for it."""
+    """Leave out what earlier submissions' tasks, that wait or run, will do; return also array → tasks left out for it."""
     active = active_tasks(folder)
     if sweep.is_searched:  # a task that runs has proposed its point
         queued = Counter(task.array for task in active if task.waits)

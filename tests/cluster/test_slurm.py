@@ -139,6 +139,31 @@ def test_a_point_out_of_time_saves_and_goes_on(slurm, place, research):
 
 
 @pytest.mark.thorough
+def test_a_cancelled_sweep_stays_so_and_a_queued_point_is_submitted_once(slurm, place, research):
+    """A task that runs when `scancel` comes saves and is not requeued; the job after the array submits nothing again."""
+    file = written(5000, "ended", POINTS[:2])
+    submitted = research("sweep", "submit", file, "--throttle", "1", "--json")
+    assert submitted.code == 0, submitted.err
+    array = submitted.json["array"]
+    again = research("sweep", "submit", file)
+    assert again.out == f"4 points are queued in array {array} already; nothing to submit\n"
+    points = [json.loads(line)["point"] for line in Path("ended/plan.jsonl").read_text().splitlines()]
+    slurm.until(lambda: steps_of(Path("ended") / points[0]) > 2, 120, "no step was taken")
+    slurm.ask("scancel", array)
+    slurm.until(lambda: Path("ended/finished.json").exists(), 120, "the last job has not come")
+    assert {*slurm.states(array).values()} == {"CANCELLED"}
+    facts = json.loads(Path("ended/finished.json").read_text())
+    assert (facts["states"], facts["rounds"]) == ({"missing": 3, "preempted": 1}, 1)
+    assert (Path("ended") / points[0] / "checkpoints.json").exists()
+    assert f"4 tasks of array {array} were cancelled" in "".join(
+        p.read_text() for p in Path("ended/logs").glob("slurm-finish*")
+    )
+    third = research("sweep", "submit", file, "--json").json  # it may go on
+    assert (third["points"], third["queued"]) == (4, 0)
+    slurm.ask("scancel", third["array"], third["finish"])
+
+
+@pytest.mark.thorough
 def test_a_search_through_an_array_has_exactly_run_cap_points(slurm, place, research):
     """Tasks propose their points themselves, two at a time."""
     Path("sft.yaml").write_text(CONFIG)

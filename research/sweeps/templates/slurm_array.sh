@@ -53,7 +53,8 @@ cancelled=
 is_cancelled() { # it ends, and SLURM has neither preempted nor requeued it
   local facts
   facts="$(scontrol show job "$task" --oneliner 2>/dev/null) "
-  [[ $facts =~ JobState=(CANCELLED|COMPLETING) && $facts =~ PreemptTime=None && $facts == *" Restarts=$restarts "* ]]
+  [[ $facts =~ JobState=(CANCELLED|COMPLETING) && $facts == *" PreemptTime=None "* ]] &&
+    [[ $facts == *" Restarts=$restarts "* ]]
 }
 trap 'told=1; kill -USR1 $child 2>/dev/null' USR1
 trap 'kill -@term@ $child 2>/dev/null; [ $told ] || ! is_cancelled || cancelled=1; told=1' TERM
