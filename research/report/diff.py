@@ -14,6 +14,7 @@ from research.metrics.seeds import MethodComparison, summarise, welch_test
 from research.report.claims import BROKEN, HELD
 from research.report.diff_match import hashes, match
 from research.report.study_record import Setting, StudyRecord, equal
+from research.report.study_sheets import against
 from research.runs.record import RunRecord
 from research.types import Json
 
@@ -77,6 +78,7 @@ class Diff(NamedTuple):
         options: those that all runs of a report share and whose value changed: name → before and after.
         hashes: what the runs were made of: part → hashes before and after, where they differ.
         notes: what could not be compared.
+        marks: (setting, against, differed before, differs after), where a setting's mark of a resolved difference has changed.
         compared: settings and claims that could have contradicted: with identical runs, equal values or a test; held or broken
             on both sides.
     """
@@ -96,6 +98,7 @@ class Diff(NamedTuple):
     hashes: dict[str, tuple[list[str], list[str]]]
     notes: list[str]
     compared: int
+    marks: list[tuple[str, str, bool, bool]] = []  # noqa: RUF012 (never changed)
 
     @property
     def broken(self) -> list[str]:
@@ -151,6 +154,7 @@ def compare(old: StudyRecord, new: StudyRecord, metric: str | None = None) -> Di
         hashes(old.runs, new.runs, notes),
         notes,
         compared,
+        _changed_marks(old, new, metric, pairs),
     )
 
 
@@ -223,6 +227,20 @@ def _adjust_tests(moved: list[Moved]) -> list[Moved]:
             change = change._replace(p_holm=p, verdict=verdict)
         changes.append(change)
     return sorted(changes, key=lambda change: -abs(change.difference) if change.difference is not None else 1)
+
+
+def _changed_marks(
+    old: StudyRecord, new: StudyRecord, metric: str, pairs: list[tuple[Setting, Setting]]
+) -> list[tuple[str, str, bool, bool]]:
+    """List settings whose difference from the baseline is resolved on one side alone; none where the baselines are others."""
+    tests = [against(side.study(metric), side.baseline, side.paired) for side in (old, new)]
+    first = [next((pair.a for pair in side.values()), None) for side in tests]
+    if not any(a.label == first[0] and b.label == first[1] for a, b in pairs):
+        return []
+    marked = [{label for label, pair in side.items() if pair.verdict == DIFFERS} for side in tests]
+    both = [(a, b) for a, b in pairs if a.label in tests[0] and b.label in tests[1]]
+    changed = [(b.label, first[1], a.label in marked[0], b.label in marked[1]) for a, b in both]
+    return [row for row in changed if row[2] != row[3]]
 
 
 def _changed_claims(old: StudyRecord, new: StudyRecord) -> list[tuple[str, str, str, str]]:

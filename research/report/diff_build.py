@@ -97,7 +97,7 @@ def _difference(old: Side, new: Side, metric: str | None) -> Difference:
     breaks = [*(study.breaks if study else []), *(systems.breaks if systems else [])]
     same = not (broken or breaks)
     compared = [part.compared if part else None for part in (study, systems)]
-    verdict = diff_words.verdict(broken, breaks, *compared)
+    verdict = diff_words.verdict(broken, breaks, *compared, marks=len(study.marks) if study else 0)
     facts, sheets, notes = [], [], []
     if study is not None:
         facts, sheets, notes = diff_words.facts(study), diff_words.sheets(study), list(study.notes)

@@ -8,18 +8,19 @@ from research.report.export import as_markdown
 from research.report.factors import shown, some
 from research.report.markdown import escape
 from research.report.numbers import counted, p_value
-from research.report.sheets import NOTHING, Cell, Sheet, number
+from research.report.sheets import MARK, NOTHING, Cell, Sheet, number
 from research.types import Json
 
 LISTED = 10  # names before the rest are counted
 
 
-def verdict(broken: list[str], breaks: list[Break], study: int | None, systems: int | None) -> str:
+def verdict(broken: list[str], breaks: list[Break], study: int | None, systems: int | None, marks: int = 0) -> str:
     """Write the sentence at the head: whether the conclusions stand.
 
     Args:
         broken: claims that held and are broken.
         breaks: values of identical runs that changed.
+        marks: settings whose mark of a resolved difference has changed.
         study, systems: how many settings and claims, how many systems could have contradicted; None where there are none.
     """
     changes = []
@@ -32,6 +33,11 @@ def verdict(broken: list[str], breaks: list[Break], study: int | None, systems: 
         )
     if changes:
         return f"Not the same: {'; '.join(changes)}."
+    if marks:
+        return (
+            f"No claim is broken and no identical run has another value; {counted(marks, 'mark')} {MARK} "
+            f"{'has' if marks == 1 else 'have'} changed."
+        )
     if study or systems:
         return "The same conclusions."
     reasons = ["no identical run is in both, and no setting can be tested"] if study is not None else []
@@ -76,6 +82,14 @@ def sheets(diff: Diff) -> list[Sheet]:
             4,
         ),
         breaks_sheet("identical", diff.breaks),
+        Sheet(
+            "marks",
+            f"Marks {MARK} that changed",
+            ["setting", "against", "before", "after"],
+            [[Cell(text, text) for text in (*row[:2], *(_resolved(differs) for differs in row[2:]))] for row in diff.marks],
+            [f"{MARK}: the difference in {diff.metric} is resolved over seeds, after Holm over the settings of its report."],
+            4,
+        ),
         Sheet(
             "moved",
             f"{diff.metric} before and after",
@@ -165,6 +179,7 @@ def summary(diff: Diff) -> dict[str, Json]:
         "states": [dict(zip(("run", "setting", "old", "new"), row, strict=True)) for row in diff.states],
         "runs": {"removed": diff.runs[0], "added": diff.runs[1]},
         "claims": [dict(zip(("claim", "old", "new", "words"), row, strict=True)) for row in diff.claims],
+        "marks": [dict(zip(("setting", "against", "old", "new"), row, strict=True)) for row in diff.marks],
         "best": diff.best and {"old": diff.best[0], "new": diff.best[1]},
         "options": {name: {"old": before, "new": after} for name, (before, after) in diff.options.items()},
         "made_of": {name: {"old": before, "new": after} for name, (before, after) in diff.hashes.items()},
@@ -191,6 +206,10 @@ def _moved_row(change: Moved) -> list[Cell]:
         Cell(NOTHING) if p is None else Cell(p_value(p), p),
         Cell(verdict, verdict),
     ]
+
+
+def _resolved(differs: bool) -> str:
+    return f"differs {MARK}" if differs else "not resolved"
 
 
 def _minus(text: str) -> str:

@@ -3,7 +3,8 @@
 "study": {"metric", "higher", "factors", "telling", "options": of all runs alike, "made_of": [[data, code, base], …],
           "groups": [{"label", "factors", "options": of its own, "runs": [{"run", "id", "seed", "state", "error", "metrics",
           "made_of": place}]}],
-          "claims": [{"claim", "state", "words"}], "directions": {metric: side}, of runs that say it, …}
+          "claims": [{"claim", "state", "words"}], "directions": {metric: side}, of runs that say it,
+          "baseline": label that the settings were tested against, where one was named, "paired": whether by seed, …}
 """
 
 import json
@@ -57,6 +58,8 @@ class StudyRecord(NamedTuple):
         settings: its groups.
         claims: text → (state, words).
         directions: metric → better side, as the runs recorded it.
+        baseline: label that the settings were tested against; None: the first with a value.
+        paired: whether these tests paired runs of one seed.
     """
 
     metric: str
@@ -67,6 +70,8 @@ class StudyRecord(NamedTuple):
     settings: list[Setting]
     claims: dict[str, tuple[str, str]]
     directions: dict[str, Direction] = {}  # noqa: RUF012 (never changed)
+    baseline: str | None = None
+    paired: bool = False
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -89,12 +94,15 @@ class StudyRecord(NamedTuple):
         return Study(metric, self.higher_is_better(metric), groups, self.telling, [], guessed=guessed)
 
 
-def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Json]:
+def study_record(
+    study: Study, claims: Sequence[dict[str, str]] = (), baseline: str | None = None, paired: bool = False
+) -> dict[str, Json]:
     """Return the part of report.json that holds a study.
 
     Args:
         study: with its runs.
         claims: as {"claim", "state", "words"}.
+        baseline, paired: see StudyRecord.
     """
     runs = [run for group in study.groups for run in group.runs]
     origins, alike = list(dict.fromkeys(run.made_of for run in runs)), shared(runs)
@@ -116,7 +124,10 @@ def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[st
         "made_of": [list(origin) for origin in origins],
         "groups": groups,
         "claims": list(claims),
-    } | ({"directions": sides} if (sides := recorded(runs)) else {})
+        **({"directions": sides} if (sides := recorded(runs)) else {}),
+        **({"baseline": baseline} if baseline else {}),
+        **({"paired": True} if paired else {}),
+    }
 
 
 def shared(runs: Sequence[RunRecord]) -> dict[str, Json]:
@@ -192,6 +203,8 @@ def read_study_record(value: Any, where: str) -> StudyRecord:
             settings,
             claims,
             dict(value.get("directions") or {}),
+            value.get("baseline"),
+            bool(value.get("paired")),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(

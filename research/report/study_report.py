@@ -126,6 +126,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
     for run in runs:
         states[run.state] = states.get(run.state, 0) + 1
     claim_records = [{"claim": verdict.claim.text, "state": verdict.state, "words": verdict.words} for verdict in verdicts]
+    record = study_record(main, claim_records, spec.baseline, spec.pair_by_seed)
     broken = sum(verdict.state == claiming.BROKEN for verdict in verdicts)
     return StudyReport(
         title=title_of(paths, runs),
@@ -135,7 +136,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
         warnings=main.warnings,
         runs=runs,
         trainings=[run._replace(name=display_names[run.name]) for run in local_runs] if len(local_runs) <= DRAWN else [],
-        summary={"study": {**study_record(main, claim_records), "states": states, "warnings": main.warnings}},
+        summary={"study": {**record, "states": states, "warnings": main.warnings}},
         counts={"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})},
         exit_code=int(broken > 0),
         study=main,

@@ -68,7 +68,7 @@ def test_nothing_changed(place, research):
     found = difference(research, "old", "new")
     assert found["same"]
     assert (found["study"]["settings"], found["study"]["identical"]) == (16, 45)  # 48 less 1 failed, 1 pruned, 1 missing
-    for name in ("added", "removed", "moved", "breaks", "states", "claims", "made_of", "options", "notes"):
+    for name in ("added", "removed", "moved", "breaks", "states", "claims", "made_of", "options", "notes", "marks"):
         assert not found["study"][name], name
 
 
@@ -113,6 +113,23 @@ def test_settings_trained_again_are_tested_by_welch_after_holm(place, research):
     assert [one["verdict"] for one in found.values()] == ["differs", "unresolved"]
     first = next(iter(found.values()))
     assert first["difference"] == pytest.approx(sum(pairs[0][1]) / 3 - sum(pairs[0][0]) / 3)
+
+
+def test_a_mark_that_appeared_is_no_same_conclusion(place, research):
+    """A setting that differed from the first by chance does so no more, or the other way round."""
+    before = research("report", "old", "--out", "before", "--json")
+    assert before.code == 0, before.err
+    marked = {row["setting"]: row for row in difference(research, "before", "old")["study"]["marks"]}
+    assert marked == {}
+    for i in (3, 4, 5):
+        add(i, 3.0 + i / 1000, code="other")  # far from the first setting now
+    found = difference(research, "before", "new")
+    (one,) = found["study"]["marks"]
+    assert (one["against"], one["old"], one["new"]) == ("r=2 lora_alpha/r=1 lora_dropout=0 lr=0.0001", False, True)
+    assert found["verdict"] == "No claim is broken and no identical run has another value; 1 mark † has changed."
+    text = research("report", "--diff", "before", "new").out
+    assert "Marks † that changed" in text
+    assert "not resolved | differs †" in text
 
 
 def test_runs_that_are_there_before_and_after_are_no_new_draw(place, research):
