@@ -12,6 +12,7 @@ from research.sweeps.folder import folder_of
 from research.sweeps.limits import note_resumptions
 from research.sweeps.plan import describer, plan, watched
 from research.sweeps.points import Again, planned_points, tasks_to_submit, without_queued
+from research.sweeps.ranks import check_ranks
 from research.sweeps.sampling import are
 from research.sweeps.spec import Sweep
 from research.sweeps.submission import submission, withdraw
@@ -50,6 +51,7 @@ def _submit_array(sweep: Sweep, program: Program, options: Options) -> int:
             "would propose a point of its own; expected one task a point. Use the GPUs of one task, or a grid or "
             "random sweep."
         )
+    check_ranks(points, cluster.nodes, cluster.tasks_per_node, cluster.gpus)
     tasks = tasks_to_submit(sweep, folder, points, Again(options.rerun_stale, options.retry), options.dry_run)
     tasks, queued = without_queued(sweep, folder, points, tasks)
     if not tasks:
@@ -111,7 +113,7 @@ def _submit_agents(sweep: Sweep, program: Program, options: Options) -> int:
     """Submit as many agents as the sweep has trials; return the exit code."""
     target = parse_target(options.wandb)
     count = _trials(sweep, options.count)
-    _check_trials(sweep, program, options.seed)
+    check_ranks(_checked_trials(sweep, program, options.seed), 1, 1, options.cluster.gpus)
     slurm.check_array(count, f"the trials of {sweep.path}")
     folder = folder_of(sweep).resolve()
     if options.dry_run:
@@ -138,17 +140,16 @@ def _trials(sweep: Sweep, count: int | None) -> int:
     return count
 
 
-def _check_trials(sweep: Sweep, program: Program, seed: int) -> None:
-    """Check the trials before any of them costs compute: all points, or samples of a sweep without a list of them.
+def _checked_trials(sweep: Sweep, program: Program, seed: int) -> list[PlannedPoint]:
+    """Return the trials, checked before any of them costs compute: all points, or samples of a sweep without a list of them.
 
     Raises:
         UserError: one of them cannot be run.
     """
     decided = sweep.early_terminate is not None or sweep.target is not None  # by the server, whatever the command is
     if sweep.is_exhaustive and not decided:
-        planned_points(sweep, seed, program)
-        return
-    plan(sweep, describer(sweep, program, decided_elsewhere=True), seed, watched)
+        return planned_points(sweep, seed, program)
+    return plan(sweep, describer(sweep, program, decided_elsewhere=True), seed, watched)
 
 
 # ---- Kubernetes -----------------------------------------------------------------------------------------------------
@@ -167,6 +168,7 @@ def _write_job(sweep: Sweep, program: Program, options: Options) -> int:
     _from_here(sweep.path)
     folder = _from_here(folder_of(sweep))
     points = planned_points(sweep, options.seed, program)
+    check_ranks(points, 1, 1, options.cluster.gpus, starts=False)
     tasks = tasks_to_submit(sweep, folder, points, Again(options.rerun_stale, options.retry), options.dry_run)
     if not tasks:
         return _say_nothing(points, {}, folder, options)

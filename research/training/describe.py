@@ -74,6 +74,10 @@ def describe(arguments: list[str], metric: str | None, goal: str | None, parse: 
         "memory": trained * 16 + frozen * (2 if narrow else 4),
         "base_hash": module.base_hash,
         "data": inputs,
+        "trainer": {
+            name: resolved["trainer"].get(name, default)
+            for name, default in (("num_nodes", 1), ("devices", "auto"), ("accelerator", "auto"))
+        },
     } | ({"lost_rows": data.lost_rows} if getattr(data, "lost_rows", {}) else {})
 
 

@@ -191,13 +191,14 @@ def test_a_search_through_an_array_has_exactly_run_cap_points(slurm, place, rese
 
 def test_submit_shows_its_scripts_and_refuses_what_slurm_refuses(slurm, place, research):
     file = written(2, "dry", POINTS)
+    Path("sft.yaml").write_text(f"{Path('sft.yaml').read_text()}  num_nodes: 2\n")
     options = ("--throttle 4 --time 2:00:00 --gpus-per-node 1 --nodes 2 --tasks-per-node 1 --sbatch=--qos=x").split()
     shown = research("sweep", "submit", file, "--dry-run", *options, "--setup", "module load cuda").out
     head = ("array=0-11%4", "time=2:00:00", "gres=gpu:1", "nodes=2", "qos=x", "dependency=afterany:ARRAY", "signal=B:USR1@120")
     for line in (*(f"#SBATCH --{option}" for option in head), "module load cuda", "srun --kill-on-bad-exit=1"):
         assert line in shown
     assert not Path("dry/submit").exists()
-    result = research("sweep", "submit", file, "--partition", "nowhere")
+    result = research("sweep", "submit", file, "--partition", "nowhere", "--nodes", "2")
     assert result.code == 2
     assert "sbatch refuses" in result.err
     assert "--partition" in result.err

@@ -65,7 +65,8 @@ def test_the_job_is_written_for_the_points_that_are_left(place, research):  # no
     kept = ["runs/submit/1/sweep.yaml", "--folder", "runs", "--plan", "runs/submit/1/plan.jsonl", "--seed", "0"]
     # paths from the folder that the claim holds, to copies of what was submitted
     assert as_kubelet(job, 2) == ["-m", "research", "sweep", "worker", *kept, "--of", "0,2-3", "--index", "2"]
-    assert Path("runs/submit/1/sweep.yaml").read_text() == Path(file).read_text()
+    copy = Path("runs/submit/1/sweep.yaml").read_text()  # it reads the configuration that the sweep's folder holds
+    assert re.sub(r"runs/config/sft-[0-9a-f]+\.yaml", "sft.yaml", copy) == Path(file).read_text()
     assert Path("runs/submit/1/plan.jsonl").read_text() == Path("runs/plan.jsonl").read_text()
     second = research("sweep", "submit", file, *JOB).out
     assert "3 points are in runs/submit/tiny-2.yaml; start: kubectl apply -f runs/submit/tiny-2.yaml" in second
@@ -166,6 +167,7 @@ REFUSED = {
     "warning as long as the limit": (("--time", "2:00"), "--time 2:00 is 120 s and --warning 120 s"),
     "warning of agents": (("--wandb", TARGET, "--time", "1:00"), "a task would be told to save when it starts"),
     "warning of a line": (("--sbatch=-t 5", "--warning", 300), "--sbatch --time 5 is 300 s and --warning 300 s"),
+    "two nodes of a point of one": (("--nodes", 2), "trains with trainer.num_nodes: 1"),
     "GPUs twice": (("--gpus-per-node", 1, "--sbatch", "--gres=gpu:a100:1"), "--gres itself; expected --gpus-per-node 1 alone"),
     "processors twice": (("--cpus-per-task", 2, "--sbatch", "-c 4"), "expected --cpus-per-task 2 alone"),
     "dependency of the last job": (("--finish-sbatch", "--dependency=afterok:1"), "--dependency itself; expected the array"),
@@ -400,7 +402,9 @@ def test_the_last_job_asks_for_no_gpu_and_has_a_time(place, research):  # noqa: 
 
 def test_scripts_can_be_read(place, research):  # noqa: F811
     """Every name between @ signs is filled in, no line is long, and bash takes them."""
+    Path("sft.yaml").write_text(f"{CONFIG}  num_nodes: 2\n")
     shown = research("sweep", "submit", sweep(SEEDS), "--dry-run", "--setup", "module load cuda", "--nodes", 2).out
+    Path("sft.yaml").write_text(CONFIG)
     shown += research("sweep", "submit", sweep(SEEDS), "--dry-run", "--wandb", TARGET).out
     assert re.findall(r"@\w+@", shown) == []
     wordy = [line for line in shown.splitlines() if len(line) > 100 and not re.match(r"\w+=|#SBATCH --output", line)]
