@@ -58,12 +58,8 @@ def test_a_pod_starts_the_ranks_of_its_one_node():
 @pytest.mark.parametrize(
     ("trained", "gpus", "says"),
     [
-        (
-            (1, 1),
-            2,
-            "warning: --gpus-per-node 2 beside trainer.devices: 1: 1 of the GPUs of each node would idle (3 of 3 points)",
-        ),
-        ((1, 1, "cpu"), 1, "warning: --gpus-per-node 1 beside trainer.accelerator: cpu: 1 of the GPUs of each node would idle"),
+        ((1, 1), 2, "--gpus-per-node 2 beside trainer.devices: 1: 1 of the GPUs of each node would idle (3 of 3 points)"),
+        ((1, 1, "cpu"), 1, "--gpus-per-node 1 beside trainer.accelerator: cpu: 1 of the GPUs of each node would idle"),
     ],
 )
 def test_gpus_that_would_idle_are_announced_once(trained, gpus, says, capsys):
