@@ -122,6 +122,27 @@ def code_notes(runs: dict[str, dict[str, Json]]) -> list[str]:
     return notes
 
 
+def time_notes(runs: Sequence[RunRecord]) -> list[str]:
+    """Say why seconds of these trainings may not compare: other machines, or runs that were begun more than once."""
+    machines: set[tuple[Json, ...]] = set()
+    timed = again = 0
+    for run in runs:
+        if "seconds" in run.facts:
+            about = (run.provenance.get(name) for name in ("platform", "cpus", "processes"))
+            machines.add((run.ran_on or run.host, *about, str(run.provenance.get("device")).partition(":")[0]))
+            timed, again = timed + 1, again + (run.attempts > 1)
+    notes = []
+    if len(machines) > 1:
+        notes.append(f"Seconds were measured on {len(machines)} different machines or devices: they do not compare.")
+    if again:
+        was, its = ("was", "its") if again == 1 else ("were", "their")
+        notes.append(
+            f"{again} of {_count(timed, 'run')} {was} begun more than once, and {its} seconds are those of the last process "
+            "alone."
+        )
+    return notes
+
+
 def _machine_notes(folders: list[RunFolder]) -> list[str]:
     machines = {tuple(folder.provenance.get(key) for key in ("platform", "cpus")) for folder in folders}
     devices = {folder.provenance.get("device") for folder in folders} - {None}  # a run without a model names none

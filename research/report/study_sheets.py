@@ -8,7 +8,7 @@ from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pa
 from research.metrics.planning import noise_floor, pooled_sd
 from research.metrics.seeds import summarise
 from research.report.factors import shown, some
-from research.report.notes import left_out_notes, trained_on_notes
+from research.report.notes import left_out_notes, time_notes, trained_on_notes
 from research.report.numbers import MOST, column, counted, decimals_of, p_phrase, plain
 from research.report.sheets import (
     ALPHA,
@@ -217,6 +217,7 @@ def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool
     ]
     runs, split = [run for group in study.groups for run in group.runs], [study.metric.partition("/")[0]]
     notes += trained_on_notes(runs, split) + left_out_notes(runs, split)
+    notes += time_notes([run for group in study.groups for run in group.counted])
     if study.aside:
         notes.append(f"{study.aside[0].upper()}{study.aside[1:]}.")
     if not pairs:

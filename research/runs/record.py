@@ -47,6 +47,8 @@ class RunRecord(NamedTuple):
         provenance: as its folder recorded it; of W&B's runs their code and machine.
         directions: metric of its validation → which side is better, as its trainer declares it.
         history: metric → (step, value), of a run whose curves are not in a folder of `research fit`.
+        attempts: how often its sweep has begun it; 0 where none has.
+        ran_on: the machine that its sweep's ledger names; "" where none is.
     """
 
     name: str
@@ -70,6 +72,8 @@ class RunRecord(NamedTuple):
     provenance: dict[str, Json] = {}  # noqa: RUF012 (never changed)
     directions: dict[str, Direction] = {}  # noqa: RUF012 (never changed)
     history: Callable[[str], Curve] | None = None
+    attempts: int = 0
+    ran_on: str = ""
 
     @property
     def id(self) -> str:
@@ -92,6 +96,7 @@ class SweepPoint(NamedTuple):
         facts: what the plan has counted.
         sweep: name of the sweep's folder.
         event: its last one in the ledger; {} of none.
+        attempts: how often the ledger says that it was begun.
     """
 
     point: str = ""
@@ -99,6 +104,7 @@ class SweepPoint(NamedTuple):
     facts: dict[str, Json] = {}  # noqa: RUF012 (never changed)
     sweep: str = ""
     event: dict[str, Json] = {}  # noqa: RUF012 (never changed)
+    attempts: int = 0
 
 
 def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunRecord:
@@ -147,6 +153,8 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
         numbers=numbers_key(fingerprints_of(provenance), config, folder.path),
         provenance=provenance,
         directions=metrics.get("directions") or {},
+        attempts=planned.attempts,
+        ran_on=str(planned.event.get("host") or ""),
     )
 
 

@@ -178,7 +178,9 @@ def points_in(folder: Path) -> list[SweepPoint]:
     Raises:
         UserError: the plan is damaged.
     """
-    events = {event["point"]: event for event in Ledger(folder).events()}  # the last of each
+    everything = Ledger(folder).events()
+    events = {event["point"]: event for event in everything}  # the last of each
+    attempts = Counter(event["point"] for event in everything if event["state"] == "running")
     points, lines, sweep = [], {}, folder.resolve().name
     for number, planned in enumerate(read_plan(folder), 1):
         if is_deep(planned.values):
@@ -191,7 +193,8 @@ def points_in(folder: Path) -> list[SweepPoint]:
                 f"{folder / PLAN}:{first} and :{number} are both {planned.point}; expected each point once. Plan "
                 "the sweep again."
             )
-        points.append(SweepPoint(planned.point, planned.values, planned.facts, sweep, events.get(planned.point, {})))
+        event, begun = events.get(planned.point, {}), attempts[planned.point]
+        points.append(SweepPoint(planned.point, planned.values, planned.facts, sweep, event, begun))
     if not points:
         raise UserError(f"{folder / PLAN} has no points; expected one or more. Plan the sweep again.")
     return points

@@ -169,6 +169,19 @@ def test_what_has_no_value_is_shown_and_not_averaged():
     assert len(study_sheets.every_run(found).rows) == 12
 
 
+def test_seconds_that_do_not_compare_are_said_below_the_table():
+    runs = grid()
+    assert not [note for note in study_sheets.results(made(runs)).notes if "econds" in note]
+    runs[0] = runs[0]._replace(attempts=2)
+    assert "1 of 12 runs was begun more than once, and its seconds are those of the last process alone." in (
+        study_sheets.results(made(runs)).notes
+    )
+    moved = [one._replace(ran_on="a" if one.seed else "b", provenance={"device": f"cuda:{one.seed}"}) for one in runs]
+    assert "Seconds were measured on 2 different machines or devices: they do not compare." in (
+        study_sheets.results(made(moved)).notes
+    )
+
+
 def test_runs_of_other_code_or_data_are_never_averaged():
     runs = grid()
     runs[1] = run(4, 4, 1, 5.0, code="c2")
