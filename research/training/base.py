@@ -1,7 +1,9 @@
 """What the four trainers have in common: options, the optimizer, what is logged, what a checkpoint holds."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
@@ -37,6 +39,7 @@ class TrainingModule(L.LightningModule):
             metrics of its own adds them: `directions = SFTModule.directions | {"my_loss": "lower"}`.
         rates: learning rates of single parameters, by name.
         weights: of the examples of the last evaluation, where its means over tokens weigh them.
+        measuring: entered around an evaluation: a training that is told to stop leaves it there (see Resume).
     """
 
     reads: ClassVar[type]
@@ -45,6 +48,7 @@ class TrainingModule(L.LightningModule):
     base_hash: str
     rates: Mapping[str, float] = {}
     weights: Mapping[str, float] | None = None
+    measuring: Callable[[], AbstractContextManager] = contextlib.nullcontext
 
     def __init__(self, optimisation: Optimisation, metrics: list[str], fast: bool, seed: int):
         super().__init__()
@@ -76,7 +80,9 @@ class TrainingModule(L.LightningModule):
         log_values(self, {f"{split}/{name}": value for name, value in values.items()})
 
     def validation_step(self, name: str, batch_idx: int) -> None:
-        self.log_split(name, self.evaluate(name))
+        with self.measuring():
+            values = self.evaluate(name)
+        self.log_split(name, values)
 
     test_step = validation_step
 

@@ -116,7 +116,7 @@ class BestModel(L.Callback):
     def _validate(trainer: L.Trainer, module: L.LightningModule, when: str) -> dict[str, float]:
         """Run a validation outside Lightning's loop; it is announced, and logged at this step."""
         module.eval()
-        with torch.no_grad(), trainer.precision_plugin.val_step_context():
+        with torch.no_grad(), trainer.precision_plugin.val_step_context(), module.measuring():
             values = module.evaluate("val")
         module.train()
         if trainer.is_global_zero:

@@ -6,19 +6,22 @@ see `StatefulBatchSampler`. The random numbers are drawn from generators that ev
 micro-batch): no state of a generator is carried from step to step, so none can be lost, and a second pass over the same
 micro-batch (GradCache) can draw the same masks.
 
-Checkpoints are taken between optimizer steps only: what accumulated in an unfinished window is computed again.
+Checkpoints are taken between optimizer steps only: what accumulated in an unfinished window is computed again. A validation
+comes between two of them: a training that is told to stop leaves it unfinished, and begins with it when it goes on.
 """
 
+import contextlib
 import hashlib
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Checkpoint  # Lightning runs these after all other callbacks
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging  # Lightning runs a Checkpoint after all other callbacks
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from research.errors import UserError
@@ -30,7 +33,7 @@ from research.runs.folder import RunFolder
 from research.runs.hashes import hash_file
 from research.runs.layout import CHECKPOINTS
 from research.training.curves import Curves
-from research.training.stop import SIGNALS, Stopped
+from research.training.stop import SIGNALS, Stopped, is_importing
 
 AVERAGED = "current_model_state"  # where WeightAveraging puts the trained weights; the average stands in state_dict
 KEEP = 2  # the last one, and the one before in case the last is damaged
@@ -61,6 +64,8 @@ class Resume(Checkpoint):
         self.micro = 0  # micro-batches that are finished
         self.saved = -1  # optimizer step of the newest checkpoint
         self.signal: int | None = None
+        self.measures = False  # within an evaluation, which a signal ends
+        self.left = False  # an evaluation, so that the step's checkpoint is still to be taken
         self.ended = False  # an early stop came before the signal
         self.lines = 0  # of the curves
         self.previous: dict[int, object] = {}
@@ -91,6 +96,7 @@ class Resume(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.saved = trainer.global_step
         trainer.should_stop = trainer.should_stop or self.ended
+        module.measuring = partial(self._measuring, trainer, module)
         for number in self.stop_on:
             self.previous[number] = signal.signal(number, self._on_signal)
 
@@ -115,12 +121,44 @@ class Resume(Checkpoint):
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous = {}
+        vars(module).pop("measuring", None)
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """Save what an evaluation was left with; Lightning's loops are then in the middle of their validation."""
+        if not self.left:
+            return
+        for callback in trainer.callbacks if trainer.validating else ():
+            if isinstance(callback, WeightAveraging):  # it has lent the module its average
+                callback.on_validation_epoch_end(trainer, module)
+        self._save(trainer)
+
+    @contextlib.contextmanager
+    def _measuring(self, trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
+        """Leave an evaluation when a signal has come before it, or comes within it.
+
+        Not within an unfinished window, whose gradients no checkpoint holds; nor where other ranks would wait for this one.
+        """
+        if module.window.open:
+            yield
+            return
+        if asked := self._any_rank(trainer):
+            self.left = True
+            raise Stopped(asked)
+        self.measures = trainer.world_size == 1
+        try:
+            yield
+        finally:
+            self.measures = False
 
     def _on_signal(self, number: int, frame) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise Stopped(number)  # the second Ctrl-C: stop at once, back to the last checkpoint
         self.signal = number
-        say(f"signal {signal.Signals(number).name}: stopping after this step, with a checkpoint")
+        if self.measures and not is_importing(frame):
+            self.measures, self.left = False, True
+        say(f"signal {signal.Signals(number).name}: stopping {'now' if self.left else 'after this step'}, with a checkpoint")
+        if self.left:
+            raise Stopped(number)
 
     def _between_steps(self, trainer: L.Trainer, checkpoint: bool) -> None:
         asked = self._any_rank(trainer)

@@ -57,7 +57,7 @@ def stop_at_once() -> Iterator[None]:
     waiting: dict[int, threading.Timer] = {}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if not _is_importing(frame):
+        if not is_importing(frame):
             waiting.pop(number, None)
             raise Stopped(number)
         waiting[number] = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
@@ -76,7 +76,8 @@ def stop_at_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def is_importing(frame: FrameType | None) -> bool:
+    """Return whether a signal came in the middle of an import."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

@@ -11,6 +11,8 @@ import torch
 import yaml
 from fitting import process, same_run, signalled
 
+from research.training import dual_encoder
+from research.training.dual_encoder import DualEncoderModule
 from tests.conftest import write_collection
 
 FIT = "fit -c dual.yaml"
@@ -286,6 +288,49 @@ def test_signal_before_the_first_step_stops_at_once(typed, monkeypatch):
     result = typed(FIT, code=85)
     assert "stopped; the same command begins anew" in result.err
     monkeypatch.undo()
+
+
+EMA = " --trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging --trainer.callbacks.decay 0.5"
+LEFT = {
+    "end of an epoch": (2, "", 5),
+    "within an epoch": (3, " --trainer.val_check_interval 2", 4),
+    "after the last step": (4, "", 15),
+    "of a training that ends between two": (2, " --trainer.max_steps 7 --trainer.check_val_every_n_epoch 9", 7),
+    "of averaged weights": (2, EMA, 5),
+    "of averaged weights after the last step": (4, EMA, 15),
+}
+"""Where a validation is left → which of the training's, the untrained model's being the first; further options; the step."""
+
+
+@pytest.mark.parametrize("comes", ["within", "before"])
+@pytest.mark.parametrize("case", LEFT)
+def test_a_signal_leaves_a_validation_which_comes_first_when_it_goes_on(case, comes, typed, monkeypatch):
+    """Preemption gives a training seconds, and a validation may take minutes."""
+    number, more, step = LEFT[case]
+    validate, step_of, begun = dual_encoder.evaluate_retrieval, DualEncoderModule.training_step, []
+
+    def within(*arguments):
+        begun.append(len(begun) + 1)
+        if comes == "within" and begun[-1] == number:
+            signal.raise_signal(signal.SIGTERM)
+            begun.append("went on")
+        return validate(*arguments)
+
+    def before(module, *arguments):
+        if comes == "before" and module.global_step == step - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return step_of(module, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dual_encoder, "evaluate_retrieval", within)
+        patch.setattr(DualEncoderModule, "training_step", before)
+        stopped = typed(FIT + more, code=85)
+    assert f"the same command goes on from step-{step:08}.ckpt" in stopped.err
+    assert "went on" not in begun
+    assert begun.count(number) == (comes == "within")
+    assert f"going on from step-{step:08}.ckpt" in typed(FIT + more).err
+    typed(f"{FIT}{more} --out straight")
+    same_run("run", "straight")
 
 
 def test_second_interrupt_stops_within_the_step(typed, monkeypatch):
