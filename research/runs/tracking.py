@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from research.progress import say
-from research.runs.wandb_service import leave_in_time
+from research.runs.wandb_service import forget_service, leave_in_time, start_service
 from research.types import Json
 
 UPLOAD = 30.0  # seconds for what W&B has not uploaded at the end; WANDB_FINISH_TIMEOUT says otherwise
@@ -54,6 +54,7 @@ class Tracker:
             settings = wandb.Settings(
                 console="off", init_timeout=30, x_disable_stats=True, finish_timeout=limit, finish_timeout_raises=True
             )
+            start_service(wandb)
             # an absolute path: wandb's service may be an older process with another working folder
             self.run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "tandem"),
@@ -109,6 +110,8 @@ class Tracker:
 
     def _lost(self, error: Exception) -> None:
         self.run = None
+        if isinstance(error, ConnectionError):
+            forget_service()
         say(f"warning: W&B failed ({type(error).__name__}: {error}); the run goes on, its numbers are in the run folder")
 
 

@@ -1,12 +1,31 @@
-"""End the background process of W&B's client in time."""
+"""The background process of W&B's client: it may be gone before us, and ends in time."""
 
 import atexit
 import contextlib
+import signal
 import sys
 import threading
 from types import ModuleType
 
 FAREWELL = 10.0  # seconds for it to end, when it has no more to do
+
+
+def start_service(wandb: ModuleType) -> None:
+    """Start W&B's service, or leave it running; SLURM's USR1, which srun sends to every process of a task, does not end it.
+
+    It inherits the signals that are blocked here; one that comes to this process meanwhile waits. SIGINT and SIGTERM it takes
+    all the same (wandb 0.31), see `forget_service`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        wandb.setup()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def forget_service() -> None:
+    """Let Python end without a word to a service that is gone: SLURM's TERM ends every process of a task that is preempted."""
+    _part_from(sys.modules["wandb"])
 
 
 def leave_in_time() -> None:
@@ -23,9 +42,13 @@ def _part() -> None:
     wandb = sys.modules.get("wandb")
     if wandb is None or wandb.run is not None:  # not loaded; or W&B still uploads an open run, and ends the service itself
         return
+    _part_from(wandb)  # a service that still runs then sees our exit, and ends
+
+
+def _part_from(wandb: ModuleType) -> None:
     waiting = threading.Thread(target=_end, args=(wandb,), daemon=True)
     waiting.start()
-    waiting.join(FAREWELL)  # a service that still runs then sees our exit, and ends
+    waiting.join(FAREWELL)
 
 
 def _end(wandb: ModuleType) -> None:

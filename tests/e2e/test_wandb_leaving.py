@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import fitting
+from tests.wandb_log import exit_codes
 from tests.wandb_publishing_server import StandIn, serving
 from tests.wandb_server import Server, node
 
@@ -52,6 +53,30 @@ def test_our_exit_does_not_wait_for_a_service_that_says_nothing(use, tmp_path):
         child.kill()
         child.stdout.close()
         server.http.shutdown()
+
+
+TOLD = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from research.runs.tracking import Tracker
+tracker = Tracker("offline", Path("run"), "fit", {})
+service = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True, check=True).stdout
+os.kill(int(service), int(sys.argv[1]))
+time.sleep(1)
+tracker.finish(85)
+"""
+
+
+@pytest.mark.parametrize(("number", "codes"), [(signal.SIGUSR1, [85]), (signal.SIGTERM, [])], ids=["USR1", "TERM"])
+def test_a_signal_to_all_processes_of_a_task_leaves_no_traceback_of_w_and_b(number, codes, tmp_path):
+    """SLURM's TERM ends W&B's service, too, before the training has saved: a traceback stood in each preempted task's log."""
+    (tmp_path / "run").mkdir()
+    argv, env = [sys.executable, "-c", TOLD, str(int(number))], fitting.environment(WANDB_MODE="offline")
+    done = subprocess.run(argv, cwd=tmp_path, env=env, text=True, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert ("warning: W&B failed (ConnectionResetError" in done.stderr) == (not codes)
+    (log,) = tmp_path.glob("run/wandb/offline-run-*/*.wandb")
+    assert exit_codes(log) == codes
 
 
 @pytest.mark.thorough
