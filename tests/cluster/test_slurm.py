@@ -1,6 +1,8 @@
 """A sweep on a real SLURM: killed, preempted, out of time, requeued by hand; each point is done once all the same."""
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -55,6 +57,15 @@ def steps_of(folder: Path) -> int:
     return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
 
 
+def kill_with_script(folder: Path, task: str) -> None:
+    """As a node that fails for a moment: nobody requeues the task."""
+    lines = (folder / "ledger.jsonl").read_text().splitlines()
+    worker = [event["pid"] for event in map(json.loads, lines) if event["job"] == task][-1]
+    script = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
+    for process_id in (script, worker):
+        os.kill(process_id, signal.SIGKILL)
+
+
 @pytest.mark.thorough
 def test_twelve_points_disturbed_are_those_of_an_undisturbed_run(slurm, place, research):
     steps = 400
@@ -76,7 +87,7 @@ def test_twelve_points_disturbed_are_those_of_an_undisturbed_run(slurm, place, r
 
     slurm.until(lambda: len(running()) >= 2, 120, "no task runs")
     killed, by_hand = running()[:2]
-    slurm.ask("scancel", "--signal=KILL", "--full", f"{array}_{killed}")  # its script too: nobody requeues it
+    kill_with_script(Path("cluster"), f"{array}_{killed}")  # not by `scancel`, which is the user's wish to end it
     slurm.ask("scontrol", "requeue", f"{array}_{by_hand}")
     # a job of higher priority takes both nodes: what runs is preempted, unless it ends in the seconds before
     told = len(preemptions())
