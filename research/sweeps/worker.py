@@ -173,6 +173,11 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
+def _has_ended(ledger: Ledger, planned: PlannedPoint) -> bool:
+    """Return whether a point is not to be run again: a requeued task would find nothing to do, and be told to stop again."""
+    return not should_run(ledger.standings([planned.point])[planned.point])
+
+
 def work(
     ledger: Ledger,
     points: Iterable[PlannedPoint],
@@ -191,6 +196,6 @@ def work(
             # a crash: again, up to ATTEMPTS times
             while code not in (None, 0, PREEMPTED, INTERRUPTED) and not stop_signals:
                 code = run_point(ledger, planned, run, variables, outcome, requeues)
-            if code in (PREEMPTED, INTERRUPTED) or stop_signals:
+            if code in (PREEMPTED, INTERRUPTED) or (stop_signals and not (requeues and _has_ended(ledger, planned))):
                 return PREEMPTED
     return 0
