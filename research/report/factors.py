@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from research.runs.options import SEED, as_key
+from research.runs.options import SEED, as_key, scaled, short_names
 from research.runs.record import RunRecord
 from research.runs.table import option_keys
 from research.types import Json
@@ -37,40 +37,11 @@ def with_scale(runs: list[RunRecord], names: list[str]) -> tuple[list[RunRecord]
         runs: of a study.
         names: its factors.
     """
-    for alpha in [name for name in names if name.endswith("lora_alpha")]:
-        r = f"{alpha.removesuffix('lora_alpha')}r"
-        ratios = [_ratio(run.options.get(alpha), run.options.get(r)) for run in runs]
-        known = {run.options.get(alpha) for run in runs} - {None}
-        if r in names and len({*ratios} - {None}) < len(known):
-            scale = f"{alpha}/r"
-            runs = [run._replace(options=run.options | {scale: ratio}) for run, ratio in zip(runs, ratios, strict=True)]
-            names = [scale if name == alpha else name for name in names]
-            if len({*ratios} - {None}) < 2:  # a fixed ratio is no factor
-                names.remove(scale)
-    return runs, names
-
-
-def _ratio(alpha: Json, r: Json) -> float | int | None:
-    if not isinstance(alpha, int | float) or not isinstance(r, int | float) or not r:
-        return None
-    ratio = alpha / r
-    return int(ratio) if ratio == int(ratio) else ratio
+    options, names = scaled([run.options for run in runs], names)
+    return [run._replace(options=one) for run, one in zip(runs, options, strict=True)], names
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Map each dotted name to its shortest end that no other one has: model.adapter.r → r."""
-    parts = {name: name.split(".") for name in names}
-    short = {}
-    for name, segments in parts.items():
-        for length in range(1, len(segments) + 1):
-            end = segments[-length:]
-            if sum(other[-length:] == end for other in parts.values()) == 1:
-                break
-        short[name] = ".".join(end)
-    return short
 
 
 def named(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:

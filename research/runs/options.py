@@ -1,6 +1,7 @@
 """Configurations and points of sweeps → options by dotted name, as a user types them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from research.runs.printable import printable
@@ -89,3 +90,47 @@ def _whole(value: Json) -> Json:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return [_whole(inner) for inner in value] if isinstance(value, list) else value
+
+
+# ---- how they are shown ---------------------------------------------------------------------------------------------
+
+
+def scaled(options: Sequence[dict[str, Json]], names: list[str]) -> tuple[list[dict[str, Json]], list[str]]:
+    """Replace LoRA's alpha by alpha / r, where the two are tied: the axes of such runs are r and the scale of the update.
+
+    Args:
+        options: of each run, by dotted name.
+        names: of the options that differ; a scale that is everywhere the same is none of them.
+    """
+    options = list(options)
+    for alpha in [name for name in names if name.endswith("lora_alpha")]:
+        r = f"{alpha.removesuffix('lora_alpha')}r"
+        ratios = [_ratio(one.get(alpha), one.get(r)) for one in options]
+        known = {as_key(one[alpha]) for one in options if one.get(alpha) is not None}
+        if r in names and len({*ratios} - {None}) < len(known):
+            scale = f"{alpha}/r"
+            options = [one | {scale: ratio} for one, ratio in zip(options, ratios, strict=True)]
+            names = [scale if name == alpha else name for name in names]
+            if len({*ratios} - {None}) < 2:
+                names.remove(scale)
+    return options, names
+
+
+def _ratio(alpha: Json, r: Json) -> float | int | None:
+    if not isinstance(alpha, int | float) or not isinstance(r, int | float) or not r:
+        return None
+    ratio = alpha / r
+    return int(ratio) if ratio == int(ratio) else ratio
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Map each dotted name to its shortest end that no other one has: model.adapter.r → r."""
+    parts = {name: name.split(".") for name in names}
+    short = {}
+    for name, segments in parts.items():
+        for length in range(1, len(segments) + 1):
+            end = segments[-length:]
+            if sum(other[-length:] == end for other in parts.values()) == 1:
+                break
+        short[name] = ".".join(end)
+    return short

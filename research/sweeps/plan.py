@@ -17,7 +17,7 @@ from research.runs.identity import LENGTH
 from research.runs.plan import JSON_FILE, LATER, WRITTEN, PlannedPoint, fill_in
 from research.sweeps.command import Point, lost_in_text, ours
 from research.sweeps.folder import as_text
-from research.sweeps.sampling import sampled_points
+from research.sweeps.sampling import count_of, sampled_points
 from research.sweeps.spec import Sweep
 from research.sweeps.trainer import Description, Program
 
@@ -146,7 +146,7 @@ def as_setting(message: str) -> str:
 def say_counted(warnings: Mapping[str, int], points: int) -> None:
     """Print each warning once, with the number of points that it concerns."""
     for line, times in warnings.items():
-        say(f"{times} of {points} points: {as_setting(line)}")
+        say(f"{times} of {count_of(points, 'point')}: {as_setting(line)}")
 
 
 def plan_point(sweep: Sweep, values: Point, describe: Describe) -> PlannedPoint:

@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from research.runs.ledger import AGAIN, Standing
+from research.runs.options import scaled, short_names
 from research.runs.plan import PlannedPoint
 from research.sweeps.command import Point
-from research.sweeps.sampling import SEED
+from research.sweeps.sampling import SEED, count_of
 from research.types import Json
 
 VALUE = 18  # characters of a value that is shown short
@@ -19,11 +20,12 @@ ENDED = ("done", "pruned")
 
 
 def short_options(points: Iterable[Point]) -> list[str]:
-    """Write options that differ between points: `r=4 lora_alpha=8 seed=0`, by the ends of their names; "" of none."""
+    """Write options that differ between points as a report names them, `r=4 lora_alpha/r=2 seed=0`; "" of none."""
     options = [{name: value for key, inner in point.items() for name, value in _leaves(key, inner)} for point in points]
     names = list(dict.fromkeys(name for point in options for name in point))
     varied = [name for name in names if len({json.dumps(point.get(name), sort_keys=True) for point in options}) > 1]
-    labels = {name: "seed" if name == SEED else _ending(name, varied) for name in varied}
+    options, varied = scaled(options, varied)
+    labels = short_names(varied) | {SEED: "seed"}
     return [" ".join(f"{labels[name]}={_short(point[name])}" for name in varied if name in point) for point in options]
 
 
@@ -34,13 +36,6 @@ def _leaves(name: str, value: Json) -> Iterable[tuple[str, Json]]:
             yield from _leaves(name if key == "init_args" else f"{name}.{key}", inner)
     else:
         yield name.replace(".init_args.", "."), value
-
-
-def _ending(name: str, names: list[str]) -> str:
-    """Return the fewest last parts of a name that no other name ends with."""
-    parts = name.split(".")
-    endings = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
-    return next((e for e in endings if sum(other == e or other.endswith(f".{e}") for other in names) == 1), name)
 
 
 def _short(value: Json) -> str:
@@ -102,9 +97,8 @@ def lost_rows(points: list[PlannedPoint]) -> list[str]:
         for split, lost in planned.facts.get("lost_rows", {}).items():
             if dropped := lost.get("dropped", 0) + lost.get("equal", 0):
                 counts[f"{dropped:,} of {lost['rows']:,} rows of {split} are left out"] += 1
-    return [
-        f"{count} of {len(points)} points: {text} (data.max_length leaves nothing of them)" for text, count in counts.items()
-    ]
+    of = f"of {count_of(len(points), 'point')}"
+    return [f"{count} {of}: {text} (data.max_length leaves nothing of them)" for text, count in counts.items()]
 
 
 def outcome_text(standing: Standing, metric: str | None) -> str:

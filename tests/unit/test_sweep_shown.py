@@ -17,10 +17,12 @@ LORA = {"class_path": "peft.LoraConfig", "init_args": {"task_type": "CAUSAL_LM",
 @pytest.mark.parametrize(
     ("points", "texts"),
     [
+        ([{"model.adapter": {"r": r, "lora_alpha": 2 * r}, "seed_everything": 0} for r in (4, 8)], ["r=4", "r=8"]),
         (
-            [{"model.adapter": {"r": r, "lora_alpha": 2 * r}, "seed_everything": 0} for r in (4, 8)],
-            ["r=4 lora_alpha=8", "r=8 lora_alpha=16"],
+            [{"model.adapter": {"r": r, "lora_alpha": s * r}} for r in (4, 8) for s in (1, 2)],
+            [f"r={r} lora_alpha/r={s}" for r in (4, 8) for s in (1, 2)],
         ),
+        ([{"model.adapter.r": 4, "model.adapter.lora_alpha": a} for a in (4, 8)], ["lora_alpha=4", "lora_alpha=8"]),
         ([{"seed_everything": seed, "a": 1} for seed in (0, 1)], ["seed=0", "seed=1"]),
         ([{"a": 1}], [""]),
         (
