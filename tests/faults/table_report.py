@@ -27,8 +27,8 @@ FAULTS = [
     Fault(
         "the first event of a point, not its last",
         "runs/table.py",
-        "for event in Ledger(folder).events()}",
-        "for event in reversed(Ledger(folder).events())}",
+        "for event in everything}  # the last",
+        "for event in reversed(everything)}  # the last",
         SIXTY,
     ),
     Fault(
