@@ -520,3 +520,18 @@ def test_cancelled_tasks_are_not_submitted_again(place, research, tmp_path, monk
         assert "1 task of array 1 was cancelled: not submitted again" in result.err
         assert "2 of 3 points are missing: submitted again as array 3" in result.err
         assert "#SBATCH --array=0,2\n" in (folder / "submit/1/array-2.sh").read_text()
+
+
+def test_a_task_that_is_told_before_it_listens_is_not_requeued_for_ever(place, research, tmp_path, monkeypatch):  # noqa: F811
+    """As of a limit that is over while Python starts: three requeues, then its signal's code; a stop that saved counts anew."""
+    Path("s.yaml").write_text(FOREIGN)
+    cluster_of(tmp_path, monkeypatch, scontrol="exit 0", deaf="sleep 1; kill -USR1 $PPID; sleep 1; exit $(cat code)")
+    text = research("sweep", "submit", "s.yaml", "--dry-run").out.split("#!/bin/bash")[1]
+    Path("task.sh").write_text(re.sub(r"(?m)^python=.*", "python=deaf", f"#!/bin/bash{text}"))
+    Path("runs/sweeps/s/logs").mkdir(parents=True)
+    env = os.environ | {"SLURM_ARRAY_JOB_ID": "71", "SLURM_ARRAY_TASK_ID": "0", "SLURM_RESTART_COUNT": "50"}
+    ends = []
+    for code in (138, 138, 85, 138, 138, 138, 138):
+        Path("code").write_text(str(code))
+        ends.append(subprocess.run(["bash", "task.sh"], env=env, capture_output=True, timeout=60, check=False).returncode)
+    assert ends == [0, 0, 0, 0, 0, 0, 138]

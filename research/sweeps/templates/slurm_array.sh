@@ -68,9 +68,14 @@ echo "== $(date -Is) $task ends with $code"
 # Saved, or killed: this very task again. Other codes would come again: 2 is wrong input, 3 a
 # training that diverged, and a point that has crashed was tried $attempts times.
 again=
+deaf="$folder/logs/$task.deaf" # a line for each time that it was told before it listened
 if [ $code -eq 85 ]; then
   again=1
-elif [ $code -gt 128 ] && { [ $told ] || [ "$restarts" -lt "$attempts" ]; }; then
+  rm -f "$deaf"
+elif [ $code -gt 128 ] && [ $told ]; then
+  echo $code >>"$deaf"
+  [ "$(wc -l <"$deaf")" -gt "$attempts" ] || again=1
+elif [ $code -gt 128 ] && [ "$restarts" -lt "$attempts" ]; then
   again=1
 fi
 if [ $again ] && [ ! $cancelled ]; then
