@@ -525,7 +525,9 @@ def test_cancelled_tasks_are_not_submitted_again(place, research, tmp_path, monk
 def test_a_task_that_is_told_before_it_listens_is_not_requeued_for_ever(place, research, tmp_path, monkeypatch):  # noqa: F811
     """As of a limit that is over while Python starts: three requeues, then its signal's code; a stop that saved counts anew."""
     Path("s.yaml").write_text(FOREIGN)
-    cluster_of(tmp_path, monkeypatch, scontrol="exit 0", deaf="sleep 1; kill -USR1 $PPID; sleep 1; exit $(cat code)")
+    cluster_of(
+        tmp_path, monkeypatch, scontrol="exit 0", deaf="trap 'exit $(cat code)' USR1; sleep 0.5; kill -USR1 $PPID; sleep 1"
+    )
     text = research("sweep", "submit", "s.yaml", "--dry-run").out.split("#!/bin/bash")[1]
     Path("task.sh").write_text(re.sub(r"(?m)^python=.*", "python=deaf", f"#!/bin/bash{text}"))
     Path("runs/sweeps/s/logs").mkdir(parents=True)
