@@ -186,7 +186,7 @@ class InstructionBatch(NamedTuple):
 
     Attributes:
         chunks: each of (b, T) tensors: input_ids, labels (IGNORE where nothing is learned), and attention_mask, or
-            position_ids where a row holds several texts.
+            position_ids where a row holds several texts; and at (N,), the flat positions that predict a label.
     """
 
     chunks: "tuple[dict[str, Tensor], ...]"

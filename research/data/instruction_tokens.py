@@ -191,9 +191,10 @@ class InstructionCollate:
 
     def __call__(self, rows: list[dict]) -> InstructionBatch:
         if self.packed and self.flat:
-            return InstructionBatch((joined(rows),))
+            return InstructionBatch((with_places(joined(rows)),))
         collate = self._packed if self.packed else self._padded
-        return InstructionBatch(chunked(rows, lambda row: len(row["input_ids"]), collate, self.chunk_overhead).chunks)
+        chunks = chunked(rows, lambda row: len(row["input_ids"]), collate, self.chunk_overhead).chunks
+        return InstructionBatch(tuple(map(with_places, chunks)))
 
     def _padded(self, rows: list[dict]) -> dict[str, Tensor]:
         longest = max(len(row["input_ids"]) for row in rows)
@@ -215,6 +216,13 @@ def joined(rows: list[dict]) -> dict[str, Tensor]:
     lengths = [length for row in rows for length in row["seq_lengths"]]
     batch = {name: torch.tensor([[token for row in rows for token in row[name]]]) for name in ("input_ids", "labels")}
     return _first_unlabelled(batch | {"position_ids": torch.cat([torch.arange(length) for length in lengths])[None]})
+
+
+def with_places(chunk: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add `at` (N,): the flat positions in (b, T) that predict a label. Found on the device they would make the host wait."""
+    width = chunk["labels"].shape[1]
+    row, place = (chunk["labels"][:, 1:] != IGNORE).nonzero(as_tuple=True)
+    return chunk | {"at": row * width + place}
 
 
 def _first_unlabelled(batch: dict[str, Tensor]) -> dict[str, Tensor]:

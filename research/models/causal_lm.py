@@ -158,19 +158,24 @@ class CausalLM(nn.Module):
             loss = router_loss(self.base, states, None, attention_mask, embedded) if router else None
         return widened(hidden, self.base.get_output_embeddings(), self.off), loss
 
-    def labelled(self, input_ids: Tensor, labels: Tensor, router: bool = False, **inputs: Tensor) -> Labelled:
+    def labelled(
+        self, input_ids: Tensor, labels: Tensor, at: Tensor | None = None, router: bool = False, **inputs: Tensor
+    ) -> Labelled:
         """Compute the hidden states of the positions that predict a label.
 
         Args:
             input_ids: (B, T).
             labels: (B, T), IGNORE where nothing is to be predicted. The first token of a row is predicted by nothing, the
                 virtual tokens before it included: else prompt tuning would count one token more than other methods.
+            at: (N,) flat positions in (B, T) that predict a label; None finds them, for which the host waits.
             router: as in `run`.
             inputs: attention_mask (B, T), or position_ids (B, T) where a row holds several texts, as in `hidden`.
         """
-        chosen = labels[:, 1:] != IGNORE  # (B, T − 1)
+        width = input_ids.shape[1]
+        if at is None:
+            at = torch.nn.functional.pad(labels[:, 1:] != IGNORE, (0, 1)).flatten().nonzero()[:, 0]
         hidden, loss = self.run(input_ids, router=router, **inputs)
-        return Labelled(hidden[:, :-1][chosen], labels[:, 1:][chosen], chosen.nonzero()[:, 0], loss)
+        return Labelled(hidden.flatten(0, 1).index_select(0, at), labels.flatten()[at + 1], at // width, loss)
 
     @property
     def head(self) -> dict:

@@ -56,18 +56,20 @@ class TextEncoder(nn.Module):
         width = self.settings.dense[-1].out_features if self.settings.dense else self.library[0][1].embedding_dimension
         return min(width, self.settings.truncate_dim or width)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, prompt_tokens: int = 0) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, prompt_tokens: int = 0, padded_right: bool = False) -> Tensor:
         """Compute the embeddings of a batch.
 
         Args:
             input_ids: (B, T) padded on either side.
             attention_mask: (B, T) 1 for real tokens, 0 for padding.
             prompt_tokens: leading tokens to leave out of the pooling.
+            padded_right: whether all padding stands on the right, as `collate` puts it; False looks, and waits for the device.
 
         Returns:
             (B, D) float32, of norm 1 where settings.normalize and nothing is cut off.
         """
-        input_ids, attention_mask = _pad_right(input_ids, attention_mask)
+        if not padded_right:
+            input_ids, attention_mask = _pad_right(input_ids, attention_mask)
         hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T or 1, H)
         if prompt_tokens:
             attention_mask = attention_mask.clone()
@@ -124,7 +126,7 @@ class TextEncoder(nn.Module):
     def features(self, ids: list[list[int]]) -> dict[str, Tensor]:
         """Return `collate`'s result as the arguments of `forward`."""
         input_ids, attention_mask = self.collate(ids)
-        return {"input_ids": input_ids, "attention_mask": attention_mask}
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "padded_right": True}
 
 
 Encoder = TextEncoder | StackEncoder

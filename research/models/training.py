@@ -1,9 +1,29 @@
-"""Prepares a model for training on any device: sets dropout, and freezes parameters that never get a gradient."""
+"""Prepares a model for training: dropout, parameters that never get a gradient, and a device's cheaper parts."""
 
 from torch import nn
 
+from research.models.casts import share_casts
+from research.models.cpu.dropout import DropoutBits
+from research.models.cpu.training import for_training
+
 RATES = ("attention_dropout", "dropout_prob", "dropout_p", "dropout", "hidden_dropout", "activation_dropout")
 """Attributes of modules that call functional dropout."""
+
+
+def cheaper_parts(model: nn.Module, device: str) -> DropoutBits | None:
+    """Make `model` train faster on a kind of device, in place: the same loss and gradients; names and state_dict stay.
+
+    Args:
+        model: any Hugging Face model, or a module that holds some.
+        device: "cpu", "cuda", "mps".
+
+    Returns:
+        The generator of all dropout masks, to be seeded at every step, where the parts have one of their own.
+    """
+    if device == "cpu":
+        return for_training(model)
+    share_casts(model)
+    return None
 
 
 def set_dropout(model: nn.Module, p: float | None) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from research.errors import UserError, did_you_mean
 from research.models.adapters import keep_trained
 from research.models.cpu.dropout import DropoutBits
-from research.models.cpu.training import for_training
+from research.models.training import cheaper_parts
 from research.training.best_model import log_values
 from research.training.certainty import intervals
 from research.training.optimisation import Optimisation, build_optimizer, total_steps
@@ -30,7 +30,7 @@ class TrainingModule(L.LightningModule):
     Args:
         optimisation: see there.
         metrics: of the validation.
-        fast: on a CPU, train through models/cpu's cheaper parts.
+        fast: train through the device's cheaper parts; see `cheaper_parts`.
         seed: of dropout: every micro-batch seeds its generators by it (see Resume).
 
     Attributes:
@@ -72,8 +72,8 @@ class TrainingModule(L.LightningModule):
         return cls.directions.get(name) or cls.directions.get(name.partition("@")[0])
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu" and self.fast:
-            self.bits = for_training(self.model)
+        if stage == "fit" and self.fast:
+            self.bits = cheaper_parts(self.model, self.trainer.strategy.root_device.type)
 
     def log_split(self, split: str, values: Mapping[str, float]) -> None:
         """Log numbers of train, val or test."""

@@ -99,6 +99,7 @@ class DualEncoderModule(TrainingModule):
         self.temperature_range, self.rates = temperature_range, {"log_temperature": temperature_lr}
         log_temperature = torch.tensor(math.log(temperature))
         self.log_temperature = nn.Parameter(log_temperature, requires_grad=learn_temperature)
+        self.fixed_temperature: float | None = None
         self.loss, self.symmetric, self.gather = LOSSES[loss], symmetric, gather
 
     @staticmethod
@@ -122,7 +123,7 @@ class DualEncoderModule(TrainingModule):
         losses, masked = self.contrast(query, docs, batch)  # (B,)
         if step := self.window.backward_and_step(losses, masked=masked):
             self.clamp_temperature()
-            self.log_split("train", step | {"temperature": float(self.log_temperature.detach().exp())})
+            self.log_split("train", step | {"temperature": self.temperature})
 
     def contrast(self, query: Tensor, docs: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Compute the losses (B,) of this rank's queries against the documents of all ranks; count the masked columns."""
@@ -141,6 +142,13 @@ class DualEncoderModule(TrainingModule):
         masked_queries = (positive_ids[None] == doc_of_query[:, None, None]).any(-1).scatter(1, rows[:, None], False)  # (B, ΣB)
         losses = both_directions(self.loss, query, all_docs, positives, temperature, masked, all_queries, rows, masked_queries)
         return losses, masked.sum() + masked_queries.sum()
+
+    @property
+    def temperature(self) -> float:
+        """Return τ; a fixed one is read once, since the host waits for it."""
+        if self.fixed_temperature is None or self.log_temperature.requires_grad:
+            self.fixed_temperature = float(self.log_temperature.detach().exp())
+        return self.fixed_temperature
 
     def all_rows(self, rows: Tensor) -> tuple[Tensor, int]:
         """Gather the rows of all ranks, if ranks share their negatives; return also where this rank's rows begin."""

@@ -18,12 +18,12 @@ from research.models.adapter_fields import check_fields
 from research.models.base_cache import release_cached_base
 from research.models.causal_lm import load_causal_lm
 from research.models.cpu.dropout import DropoutBits
-from research.models.cpu.training import for_training
 from research.models.folder import is_without_weights
 from research.models.lora import faster_lora
 from research.models.partial_tuning import freeze
 from research.models.policy import attach_saved, check_base, load_policy, save_policy, take_saved
 from research.models.router import router_coefficient
+from research.models.training import cheaper_parts
 from research.progress import say
 from research.runs.hashes import hash_json
 from research.training.base import TrainingModule
@@ -154,7 +154,7 @@ class Language:
             )
 
     def place(self, trainer: L.Trainer, stage: str, fast: bool) -> DropoutBits | None:
-        """Set the precision of the base under an adapter and the CPU's cheaper parts; return the generator of dropout masks.
+        """Set the precision of the base under an adapter and the device's cheaper parts; return the generator of dropout masks.
 
         Only under an adapter: a partly trained model is saved whole, and must not lose digits where it is frozen.
         """
@@ -173,9 +173,7 @@ class Language:
                     parameter.data = parameter.data.to(torch.bfloat16)
         if self.model.adapted:
             faster_lora(self.model)
-        if stage != "fit" or trainer.strategy.root_device.type != "cpu" or not fast:
-            return None
-        return for_training(self.model)
+        return cheaper_parts(self.model, trainer.strategy.root_device.type) if stage == "fit" and fast else None
 
     def describe(self) -> dict:
         """Return trained parameters by kind, effective scale, virtual tokens, and bytes of the adapter."""

@@ -79,12 +79,16 @@ class Window:
     def _step(self) -> dict[str, float]:
         trainer, optimizer = self.module.trainer, self.module.optimizers()
         totals = self._totals()
-        count = self.last_count = totals.pop("count")
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         # DDP has averaged the ranks' sums, hence the world size: what is left is the sum over all ranks
-        torch._foreach_mul_([p.grad for p in parameters], trainer.world_size / count)
+        scale = trainer.world_size / totals[0]
+        for dtype in {p.grad.dtype for p in parameters}:
+            torch._foreach_mul_([p.grad for p in parameters if p.grad.dtype == dtype], scale.to(self.module.device, dtype))
         limit = self.settings.clip or float("inf")
-        norm = float(nn.utils.clip_grad_norm_(parameters, limit))
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        # the one place of a step where the host waits for the device
+        count, *sums, norm = torch.cat([totals, norm.to(totals)[None]]).tolist()
+        totals, self.last_count = dict(zip(self.sums, sums, strict=True)), count
         lr = optimizer.param_groups[0]["lr"]
         if norm == norm and norm != float("inf"):
             optimizer.step()
@@ -95,17 +99,14 @@ class Window:
         self.micro, self.count, self.sums = 0, 0, {}
         return {"loss": totals.pop("loss") / count, "grad_norm": norm, "lr": lr} | totals
 
-    def _totals(self) -> dict[str, float]:
-        """Sum the window's numbers and its count over all ranks."""
-        names = ["count", *self.sums]
-        values = torch.tensor(
-            [float(self.count), *map(float, self.sums.values())],
-            dtype=torch.float64,
-            device=self.module.device if self.module.device.type != "mps" else "cpu",
-        )
+    def _totals(self) -> Tensor:
+        """Sum the window's count, and its numbers after it, over all ranks: (1 + sums,)."""
+        device = self.module.device if self.module.device.type != "mps" else torch.device("cpu")  # mps has no float64
+        values = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in (self.count, *self.sums.values())]
+        totals = torch.stack(values)
         if self.module.trainer.world_size > 1:
-            torch.distributed.all_reduce(values)
-        return dict(zip(names, values.tolist(), strict=True))
+            torch.distributed.all_reduce(totals)
+        return totals
 
     def _is_last(self) -> bool:
         return self.micro + 1 == self.settings.accumulate or self.module.trainer.is_last_batch

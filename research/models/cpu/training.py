@@ -8,11 +8,10 @@ exact type nn.Dropout; where it does not apply the plain path is taken.
 
 import ctypes
 import os
-import weakref
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from research.models.casts import share_casts
 from research.models.cpu import attention
 from research.models.cpu.dropout import DropoutBits, FastDropout
 
@@ -28,37 +27,15 @@ def for_training(model: nn.Module) -> DropoutBits:
     """
     bound_memory()
     bits = DropoutBits()
-    cast = SharedCast()
+    share_casts(model)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Dropout:
                 setattr(module, name, FastDropout(child.p, bits).train(child.training))
-        if type(module) is nn.Linear:
-            module.register_forward_pre_hook(cast)
         if hasattr(module, "set_attn_implementation") and module.config._attn_implementation == "sdpa":
             module.set_attn_implementation(attention.NAME)
         module.dropout_bits = bits  # attention functions get the module and a rate, not the generator
     return bits
-
-
-class SharedCast:
-    """A forward pre-hook that casts an input for autocast once, for all layers that read it (query, key and value).
-
-    Their gradients are then summed before one cast back.
-    """
-
-    def __init__(self):
-        self.source, self.version, self.result = None, -1, None
-
-    def __call__(self, module: nn.Module, inputs: tuple) -> tuple | None:
-        x = inputs[0] if inputs and torch.is_grad_enabled() else None
-        if not isinstance(x, Tensor) or x.dtype != torch.float32 or not torch.is_autocast_enabled(x.device.type):
-            return None
-        if self.source is None or self.source() is not x or self.version != x._version or self.result() is None:
-            cast = x.to(torch.get_autocast_dtype(x.device.type))
-            self.source, self.version, self.result = weakref.ref(x), x._version, weakref.ref(cast)
-            return (cast, *inputs[1:])
-        return (self.result(), *inputs[1:])
 
 
 def bound_memory() -> None:
