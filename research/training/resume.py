@@ -8,6 +8,8 @@ micro-batch (GradCache) can draw the same masks.
 
 Checkpoints are taken between optimizer steps only: what accumulated in an unfinished window is computed again. A validation
 comes between two of them: a training that is told to stop leaves it unfinished, and begins with it when it goes on.
+
+Longer than most files: what is saved and what is taken up again must be read beside each other.
 """
 
 import contextlib
