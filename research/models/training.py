@@ -5,6 +5,7 @@ from torch import nn
 from research.models.casts import share_casts
 from research.models.cpu.dropout import DropoutBits
 from research.models.cpu.training import for_training
+from research.models.norms import fuse_rms_norms
 
 RATES = ("attention_dropout", "dropout_prob", "dropout_p", "dropout", "hidden_dropout", "activation_dropout")
 """Attributes of modules that call functional dropout."""
@@ -23,6 +24,7 @@ def cheaper_parts(model: nn.Module, device: str) -> DropoutBits | None:
     if device == "cpu":
         return for_training(model)
     share_casts(model)
+    fuse_rms_norms(model)
     return None
 
 

@@ -1,7 +1,7 @@
 """What one optimizer step asks of a device: kernels that it launches, and waits of the host for a value; counted on a CPU.
 
 An ATen operation that returns a view, or changes no memory, launches nothing; any other counts as one launch, a foreach one
-too. So do the forward and the backward of the fused attention, which a CPU computes in parts where there is dropout. A wait is
+too. So do the forward and the backward of functions that are FUSED on a GPU, and computed in parts on a CPU. A wait is
 a value that Python reads from a tensor, or a shape that depends on values.
 """
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+FUSED = ("scaled_dot_product_attention", "rms_norm")
 READS = ("tolist", "cpu", "numpy")  # that a CPU tensor answers without an operation
 SHAPED_BY_VALUES = ("nonzero", "masked_select", "unique", "_unique2", "_local_scalar_dense", "is_nonzero", "equal")
 NO_KERNEL = (
@@ -43,20 +44,28 @@ class Counts(TorchDispatchMode):
         self.paused = False
 
     def __enter__(self):
-        self.attention, nn.functional.scaled_dot_product_attention = nn.functional.scaled_dot_product_attention, self._attend
+        self.functions = {name: self._fused(name) for name in FUSED}
+        for name, (_, fused) in self.functions.items():
+            setattr(nn.functional, name, fused)
         self.plain = {name: getattr(Tensor, name) for name in READS}
         for name, plain in self.plain.items():
             setattr(Tensor, name, self._read(name, plain))
         return super().__enter__()
 
     def __exit__(self, *error):
-        nn.functional.scaled_dot_product_attention = self.attention
+        for name, (plain, _) in self.functions.items():
+            setattr(nn.functional, name, plain)
         for name, plain in self.plain.items():
             setattr(Tensor, name, plain)
         return super().__exit__(*error)
 
-    def _attend(self, query, key, value, attn_mask=None, **options):
-        return _Attention.apply(query, key, value, attn_mask, self, options)
+    def _fused(self, name):
+        plain = getattr(nn.functional, name)
+
+        def fused(*args, **options):
+            return _Fused.apply(self, name, plain, options, *args)
+
+        return plain, fused
 
     def _read(self, name, plain):
         def read(tensor, *args, **options):
@@ -78,26 +87,28 @@ class Counts(TorchDispatchMode):
         return out
 
 
-class _Attention(torch.autograd.Function):
-    """The fused attention: one kernel forward and one backward."""
+class _Fused(torch.autograd.Function):
+    """A function that is one kernel forward and one backward on a GPU."""
 
     @staticmethod
-    def forward(ctx, query, key, value, mask, counts, options):
-        counts.launches["attention"] += 1
-        counts.paused, ctx.counts = True, counts
+    def forward(ctx, counts, name, plain, options, *args):
+        counts.launches[name] += 1
+        counts.paused, ctx.counts, ctx.name = True, counts, name
         with torch.enable_grad():
-            ctx.inputs = [x.detach().requires_grad_() for x in (query, key, value)]
-            ctx.out = counts.attention(*ctx.inputs, attn_mask=mask, **options)
+            ctx.args = [x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x for x in args]
+            ctx.out = plain(*ctx.args, **options)
         counts.paused = False
         return ctx.out.detach()
 
     @staticmethod
     def backward(ctx, grad):
-        ctx.counts.launches["attention backward"] += 1
+        ctx.counts.launches[f"{ctx.name} backward"] += 1
         ctx.counts.paused = True
-        grads = torch.autograd.grad(ctx.out, ctx.inputs, grad)
+        wanted = [x for x in ctx.args if isinstance(x, Tensor) and x.requires_grad]
+        grads = iter(torch.autograd.grad(ctx.out, wanted, grad))
         ctx.counts.paused = False
-        return *grads, None, None, None
+        of_args = (next(grads) if isinstance(x, Tensor) and x.requires_grad else None for x in ctx.args)
+        return None, None, None, None, *of_args
 
 
 def _has_bool(indices) -> bool:
