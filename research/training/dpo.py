@@ -107,6 +107,7 @@ class DPOModule(LanguageModule):
         if stage == "test":
             data.test_dataloader()  # reads the test pairs, which need their reference before weights are restored
         self.tokenise()
+        self.check(data)
         if stage == "fit":
             say_steps(self.trainer, data)
         data.share_prompt = shares_prompt(self, lambda chunk: self.logps(chunk)[0])

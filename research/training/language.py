@@ -254,12 +254,20 @@ class LanguageModule(TrainingModule):
     def prepare(self, data: L.LightningDataModule) -> list[str]:
         """Tokenise the data; return how many rows are cut or dropped."""
         notes = data.prepare(self.model.tokenizer)
-        self.language.check(data.max_length, getattr(data, "packing", False))
+        self.check(data)
         return notes
+
+    def check(self, data: L.LightningDataModule) -> None:
+        """Refuse data whose lengths or packing do not fit the model, before its parts are replaced by faster ones.
+
+        Raises:
+            UserError: they do not.
+        """
+        self.language.check(data.max_length, getattr(data, "packing", False))
 
     def tokenise(self) -> None:
         """Tokenise what the trainer's data have read since, and report what was cut."""
-        notes = self.prepare(self.trainer.datamodule)
+        notes = self.trainer.datamodule.prepare(self.model.tokenizer)
         for note in notes if self.trainer.is_global_zero else ():
             say(note)
 

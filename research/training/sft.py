@@ -81,6 +81,7 @@ class SFTModule(LanguageModule):
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
         self.tokenise()
+        self.check(data)
         if "other_loss" in self.metrics and "other" not in data.collections:
             self.metrics = [name for name in self.metrics if name != "other_loss"]
             if self.trainer.is_global_zero:

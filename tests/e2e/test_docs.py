@@ -71,7 +71,7 @@ def _small(path: Path) -> str:
             model[name] = 16
     if "max_length" in data:
         model |= {"metrics": ["loss", "rouge_l"], "answers": 2, "max_new_tokens": 4} if "answers" in model else {}
-        data |= {"max_length": 96, "other": None} if "other" in data else {"max_length": 96}
+        data |= {"max_length": 512, "other": None} if "other" in data else {"max_length": 512}
     if "group_size" in data:
         data |= {"group_size": 4}
     language = "instructions" in config["data"]["class_path"] or "preferences" in config["data"]["class_path"]

@@ -153,7 +153,13 @@ def test_points_that_were_done_are_done(run, name):
     shown = run("sweep", "status", f"{name}.yaml", "--json").json["points"]
     assert {one["state"] for one in shown} == {"done"}
     assert Path(f"runs/sweeps/{name}/ledger.jsonl").read_text() == before
-    now = {path.name for path in Path(f"runs/sweeps/{name}").iterdir() if path.is_dir()} - {"logs", "claims", "report", "plans"}
+    now = {path.name for path in Path(f"runs/sweeps/{name}").iterdir() if path.is_dir()} - {
+        "logs",
+        "claims",
+        "report",
+        "plans",
+        "config",
+    }
     assert now == {*folders}
 
 

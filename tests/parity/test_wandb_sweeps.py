@@ -93,8 +93,7 @@ def test_grids_and_their_commands_are_w_and_b_s(parameters, macro, tmp_path):
     assert len(as_text) == sweep.size
     if any(None in one["values"] for one in parameters.values() if "values" in one) and macro != "args_json_file":
         return  # null is no word of a command: refused elsewhere
-    points, problems = plan(sweep, describer(sweep, program=None))
-    assert not problems
+    points = plan(sweep, describer(sweep, program=None))
     assert len({one.point for one in points}) == len(points)  # also where the command names a file only
     write_plan(tmp_path, points)
     for one in read_plan(tmp_path):

@@ -31,6 +31,8 @@ OTHER_FILES = {
     "training.describe": "a copy of a configuration",
     "training.fit": "what fit has just printed",
     "sweeps.spec": "the sweep that a user writes",
+    "sweeps.configs": "the configurations that its command names",
+    "sweeps.queue": "what a submission notes of its array",
     "sweeps.outcome": "a variable of the environment",
     "sweeps.finish": "an option on the command line",
     "sweeps.kubernetes": "the template beside it",
