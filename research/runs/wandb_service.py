@@ -24,7 +24,10 @@ def start_service(wandb: ModuleType) -> None:
 
 
 def forget_service() -> None:
-    """Let Python end without a word to a service that is gone: SLURM's TERM ends every process of a task that is preempted."""
+    """Close the client's side of a service that has ended, so that Python's exit does not fail on it.
+
+    SLURM's TERM ends every process of a task that is preempted, W&B's service too.
+    """
     _part_from(sys.modules["wandb"])
 
 

@@ -173,6 +173,7 @@ def job_name(sweep: str) -> str:
 def _filled(template: str, setup: tuple[str, ...], **values: object) -> str:
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     values |= {"python": sys.executable, "here": Path.cwd(), "setup": "\n".join(setup)}
+    values["is_cancelled"] = (TEMPLATES / "slurm_cancelled.sh").read_text(encoding="utf-8").rstrip()
     values["name"] = job_name(str(values["name"]))
     values["logs"] = quoted_folder(str(Path(str(values["folder"])).resolve() / "logs"))
     for place in {"file", "folder", "plan", "here", "python"} & values.keys():

@@ -9,6 +9,8 @@
 `research sweep STEP --help` shows a step's options. The same file serves W&B: `wandb sweep FILE`, then `wandb agent`.
 """
 
+# Longer than most files: the options of eight steps stand beside each other, as their pages of help do.
+
 import argparse
 import contextlib
 import functools

@@ -53,12 +53,7 @@ child=$!
 # exits with 85. TERM comes of scancel as well, and then the task is not requeued.
 told=
 cancelled=
-is_cancelled() { # it ends, and SLURM has neither preempted nor requeued it
-  local facts
-  facts="$(scontrol show job "$task" --oneliner 2>/dev/null) "
-  [[ $facts =~ JobState=(CANCELLED|COMPLETING) && $facts == *" PreemptTime=None "* ]] &&
-    [[ $facts == *" Restarts=$restarts "* ]]
-}
+@is_cancelled@
 trap 'told=1; kill -USR1 $child 2>/dev/null' USR1
 trap 'kill -TERM $child 2>/dev/null; [ $told ] || ! is_cancelled || cancelled=1; told=1' TERM
 while true; do # a trapped signal interrupts wait
